@@ -12,7 +12,7 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 
-pub use authority::{Ca, Subject, Usage};
+pub use authority::{Ca, Subject, Usage, write_private};
 pub use channel::{ClientTls, Connector, channel, endpoints};
 
 /// Why certificates could not be made, read or used.

@@ -1,0 +1,12 @@
+//! Rules over objects that several rooms share: pure functions, no I/O, no clock, no async.
+//!
+//! Selectors, names, ownership, conditions, resource lists and questions about pods.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod condition;
+pub mod meta;
+pub mod pod;
+pub mod resources;
+pub mod selector;
+pub mod validate;

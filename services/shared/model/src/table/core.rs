@@ -19,7 +19,11 @@ pub static NAMESPACES: Sheet = sheet!(
     Namespace,
     |namespace: &Namespace, now| {
         let phase = namespace.status.as_ref().map_or("", |status| &status.phase);
-        Row::of([text(&namespace.meta().name), text(phase), age(namespace.meta().creation_timestamp.as_ref(), now).into()])
+        Row::of([
+            text(&namespace.meta().name),
+            text(phase),
+            age(namespace.meta().creation_timestamp.as_ref(), now).into(),
+        ])
     }
 );
 
@@ -31,15 +35,12 @@ pub static CONFIG_MAPS: Sheet = sheet!(&[NAME, DATA, AGE], ConfigMap, |map: &Con
     Row::of([text(&map.meta().name), keys.into(), age(map.meta().creation_timestamp.as_ref(), now).into()])
 });
 
-pub static SECRETS: Sheet = sheet!(
-    &[NAME, Column::text("Type", "What its keys are meant for."), DATA, AGE],
-    Secret,
-    |secret: &Secret, now| {
+pub static SECRETS: Sheet =
+    sheet!(&[NAME, Column::text("Type", "What its keys are meant for."), DATA, AGE], Secret, |secret: &Secret, now| {
         let keys = secret.data.len() as i64;
         let age = age(secret.meta().creation_timestamp.as_ref(), now);
         Row::of([text(&secret.meta().name), text(&secret.r#type), keys.into(), age.into()])
-    }
-);
+    });
 
 pub static RESOURCE_QUOTAS: Sheet = sheet!(
     &[
@@ -57,14 +58,11 @@ pub static RESOURCE_QUOTAS: Sheet = sheet!(
     }
 );
 
-pub static LEASES: Sheet = sheet!(
-    &[NAME, Column::text("Holder", "Who holds the lease now."), AGE],
-    Lease,
-    |lease: &Lease, now| {
+pub static LEASES: Sheet =
+    sheet!(&[NAME, Column::text("Holder", "Who holds the lease now."), AGE], Lease, |lease: &Lease, now| {
         let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
         Row::of([text(&lease.meta().name), text(holder), age(lease.meta().creation_timestamp.as_ref(), now).into()])
-    }
-);
+    });
 
 /// `pods: 2/3, services: 0/5` and the same of limits.
 fn usage(hard: &BTreeMap<String, Quantity>, used: &BTreeMap<String, Quantity>) -> (String, String) {

@@ -2,6 +2,13 @@
 //!
 //! Pure: an object and the time go in, cells come out. Kinds without a sheet of their own show name and age.
 
+/// A sheet over the rule that turns a typed object into its row.
+macro_rules! sheet {
+    ($columns:expr, $kind:ty, $row:expr) => {
+        $crate::table::Sheet { columns: $columns, row: |raw, now| Ok($row(&<$kind>::decode(raw)?, now)) }
+    };
+}
+
 mod age;
 mod core;
 mod events;
@@ -67,17 +74,11 @@ impl Sheet {
     }
 }
 
-/// A sheet over the rule that turns a typed object into its row.
-macro_rules! sheet {
-    ($columns:expr, $kind:ty, $row:expr) => {
-        Sheet { columns: $columns, row: |raw, now| Ok($row(&<$kind>::decode(raw)?, now)) }
-    };
-}
-
-static NAME_AND_AGE: Sheet = sheet!(NAME_AND_AGE_COLUMNS, PartialObjectMetadata, |object: &PartialObjectMetadata, now| {
-    let meta = object.metadata.clone().unwrap_or_default();
-    Row::of([text(&meta.name), age(meta.creation_timestamp.as_ref(), now).into()])
-});
+static NAME_AND_AGE: Sheet =
+    sheet!(NAME_AND_AGE_COLUMNS, PartialObjectMetadata, |object: &PartialObjectMetadata, now| {
+        let meta = object.metadata.clone().unwrap_or_default();
+        Row::of([text(&meta.name), age(meta.creation_timestamp.as_ref(), now).into()])
+    });
 
 /// The sheet of a kind: `sheet("v1", "Pod")`.
 pub fn sheet(api_version: &str, kind: &str) -> &'static Sheet {

@@ -121,7 +121,9 @@ fn slice(slice: &EndpointSlice, now: i64) -> Row {
 mod tests {
     use expect_test::expect;
     use proto::k8s::{
-        core::v1::{EndpointAddress, EndpointPort, EndpointSubset, LoadBalancerIngress, LoadBalancerStatus, ServiceStatus},
+        core::v1::{
+            EndpointAddress, EndpointPort, EndpointSubset, LoadBalancerIngress, LoadBalancerStatus, ServiceStatus,
+        },
         discovery::v1::Endpoint,
     };
 
@@ -163,7 +165,8 @@ mod tests {
         let mut balancer = web("LoadBalancer");
         assert_eq!(service(&balancer, 0).cells[3], "<pending>".into());
         let ingress = vec![LoadBalancerIngress { hostname: "lb.example".into(), ..Default::default() }];
-        balancer.status = Some(ServiceStatus { load_balancer: Some(LoadBalancerStatus { ingress }), ..Default::default() });
+        balancer.status =
+            Some(ServiceStatus { load_balancer: Some(LoadBalancerStatus { ingress }), ..Default::default() });
         assert_eq!(service(&balancer, 0).cells[3], "lb.example".into());
     }
 

@@ -184,7 +184,9 @@ fn gates(spec: &PodSpec, status: &PodStatus) -> String {
 mod tests {
     use expect_test::{Expect, expect};
     use proto::k8s::{
-        core::v1::{ContainerState, ContainerStateRunning, ContainerStateWaiting, PodCondition, PodIp, PodReadinessGate},
+        core::v1::{
+            ContainerState, ContainerStateRunning, ContainerStateWaiting, PodCondition, PodIp, PodReadinessGate,
+        },
         meta::v1::{ObjectMeta, Time},
     };
 
@@ -223,8 +225,13 @@ mod tests {
 
     fn ended(exit_code: i32, signal: i32, reason: &str) -> ContainerState {
         let finished_at = Some(Time { seconds: NOW - 300, nanos: 0 });
-        let terminated =
-            Some(ContainerStateTerminated { exit_code, signal, reason: reason.into(), finished_at, ..Default::default() });
+        let terminated = Some(ContainerStateTerminated {
+            exit_code,
+            signal,
+            reason: reason.into(),
+            finished_at,
+            ..Default::default()
+        });
         ContainerState { terminated, ..Default::default() }
     }
 
@@ -284,7 +291,8 @@ mod tests {
         });
         check(mixed.clone(), expect!["1/2 | NotReady | 0"]);
         let ready = with(mixed, |_, status| {
-            status.conditions = vec![PodCondition { r#type: "Ready".into(), status: "True".into(), ..Default::default() }];
+            status.conditions =
+                vec![PodCondition { r#type: "Ready".into(), status: "True".into(), ..Default::default() }];
         });
         check(ready, expect!["1/2 | Running | 0"]);
     }

@@ -53,9 +53,11 @@ mod tests {
 
     #[test]
     fn a_controller_shows_wanted_present_and_ready_pods() {
-        let container = |name: &str, image: &str| Container { name: name.into(), image: image.into(), ..Default::default() };
+        let container =
+            |name: &str, image: &str| Container { name: name.into(), image: image.into(), ..Default::default() };
         let containers = vec![container("web", "web:1"), container("log", "log:2")];
-        let template = PodTemplateSpec { spec: Some(PodSpec { containers, ..Default::default() }), ..Default::default() };
+        let template =
+            PodTemplateSpec { spec: Some(PodSpec { containers, ..Default::default() }), ..Default::default() };
         let mut controller = ReplicationController {
             spec: Some(ReplicationControllerSpec {
                 replicas: Some(3),

@@ -9,4 +9,5 @@ pub mod meta;
 pub mod pod;
 pub mod resources;
 pub mod selector;
+pub mod table;
 pub mod validate;

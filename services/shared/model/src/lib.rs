@@ -11,3 +11,4 @@ pub mod resources;
 pub mod selector;
 pub mod table;
 pub mod validate;
+pub mod yaml;

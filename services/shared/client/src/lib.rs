@@ -10,6 +10,7 @@ mod changes;
 mod client;
 mod config;
 pub mod error;
+pub mod fake;
 mod reflector;
 mod set;
 

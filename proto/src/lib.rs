@@ -2,15 +2,22 @@
 //!
 //! This crate does no I/O. Protobuf is the truth here; JSON is one more form of it (see [`codec`]).
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 #[allow(clippy::all, clippy::pedantic, missing_docs)]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/all.rs"));
 }
 
+pub mod codec;
+pub mod envelope;
 mod object;
+pub mod quantity;
+pub mod time;
+mod wire;
 
-pub use generated::{authpb, etcdserverpb, forestay, mvccpb, v3electionpb, v3lockpb};
 pub use generated::google::rpc;
+pub use generated::{authpb, etcdserverpb, forestay, mvccpb, v3electionpb, v3lockpb};
 pub use object::{Kind, Object, ObjectError, Resource};
 
 /// Kubernetes' messages: `k8s::core::v1::Pod`, `k8s::meta::v1::ObjectMeta`, `k8s::resource::Quantity`.

@@ -109,7 +109,9 @@ fn kinds(pool: &DescriptorPool) -> Result<String> {
 /// apiVersion and kind: from the resource option, or from the subresource that speaks this message.
 fn type_meta(message: &MessageDescriptor) -> (String, String) {
     if let Some(resource) = resource(message) {
-        let text = |name: &str| resource.get_field_by_name(name).and_then(|v| v.as_str().map(String::from)).unwrap_or_default();
+        let text = |name: &str| {
+            resource.get_field_by_name(name).and_then(|v| v.as_str().map(String::from)).unwrap_or_default()
+        };
         let (group, version) = (text("group"), text("version"));
         return (if group.is_empty() { version } else { format!("{group}/{version}") }, text("kind"));
     }

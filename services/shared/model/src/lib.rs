@@ -1,11 +1,12 @@
 //! Rules over objects that several rooms share: pure functions, no I/O, no clock, no async.
 //!
-//! Selectors, names, ownership, conditions, resource lists and questions about pods.
+//! Selectors, names, ownership, conditions, resource lists, questions about pods; patches, manifests and tables.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod condition;
 pub mod meta;
+pub mod patch;
 pub mod pod;
 pub mod resources;
 pub mod selector;

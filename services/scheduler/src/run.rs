@@ -1,0 +1,127 @@
+//! Options, and the component's life.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use client::{Client, Reflector, Selection, events::Recorder};
+use kit::{
+    clock,
+    life::{Shutdown, Tasks},
+};
+use parking_lot::RwLock;
+use proto::{
+    forestay::scheduler::v1::scheduler_server::SchedulerServer,
+    k8s::{
+        coordination::v1::Lease,
+        core::v1::{Node, Pod},
+    },
+};
+use tracing::info;
+
+use crate::{
+    driver::Driver,
+    explain::Explain,
+    load,
+    report::{Desk, Reporter},
+    schedule::SAMPLE_DEFAULT,
+    view::ClusterView,
+};
+
+/// Time to finish calls on their way at shutdown.
+const GRACE: Duration = Duration::from_secs(3);
+
+#[derive(Clone)]
+pub struct Options {
+    /// The pods that name this scheduler, or none, are its own.
+    pub scheduler_name: String,
+    /// Nodes that fit among which the best is chosen; more gives better places, fewer gives faster decisions.
+    pub feasible_max: usize,
+    /// Where `forestay.scheduler.v1` is served; absent: nowhere.
+    pub listen: Option<SocketAddr>,
+    /// The certificate to serve with; needed with `listen`.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { scheduler_name: "default-scheduler".to_owned(), feasible_max: SAMPLE_DEFAULT, listen: None, tls: None }
+    }
+}
+
+/// Schedules until `shutdown`.
+///
+/// # Errors
+/// Where it cannot listen; never because the API is away for a while.
+pub async fn run(options: Options, client: Client, shutdown: Shutdown) -> anyhow::Result<()> {
+    let tasks = Tasks::new();
+    let reflector = Reflector::builder(client.clone())
+        .watch::<Pod>(Selection::default())
+        .watch::<Node>(Selection::default())
+        .watch_in::<Lease>(load::NAMESPACE, Selection::default())
+        .start(&tasks, shutdown.clone());
+    let changes = reflector.changes();
+    let view = Arc::new(RwLock::new(ClusterView::default()));
+    serve(&options, &reflector, &view, &tasks, &shutdown).await?;
+
+    tokio::select! {
+        () = shutdown.triggered() => {}
+        () = reflector.synced() => {
+            let recorder = Recorder::start(client.clone(), &options.scheduler_name, "", &tasks, shutdown.clone());
+            let desk = Desk::default();
+            let reporter = Reporter {
+                desk: desk.clone(),
+                client: client.clone(),
+                pods: reflector.cache(),
+                recorder: recorder.clone(),
+                clock: clock::system(),
+            };
+            tasks.spawn("scheduler reports", reporter.run(shutdown.clone()));
+            let driver = Driver {
+                scheduler_name: options.scheduler_name,
+                feasible_max: options.feasible_max,
+                client,
+                pods: reflector.cache(),
+                nodes: reflector.cache(),
+                leases: reflector.cache(),
+                view,
+                recorder,
+                desk,
+                tasks: tasks.clone(),
+            };
+            driver.run(changes, shutdown.clone()).await;
+        }
+    }
+    tasks.join(GRACE).await;
+    Ok(())
+}
+
+async fn serve(
+    options: &Options,
+    reflector: &Reflector,
+    view: &Arc<RwLock<ClusterView>>,
+    tasks: &Tasks,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    let Some(address) = options.listen else { return Ok(()) };
+    let tls = options.tls.clone().context("the scheduler's --listen needs a certificate to serve with")?;
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listen on {address} for forestay.scheduler.v1"))?;
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .build_v1()
+        .context("build reflection")?;
+    let explain = SchedulerServer::new(Explain { pods: reflector.cache(), view: view.clone() });
+    health.set_serving::<SchedulerServer<Explain>>().await;
+    let mut routes = tonic::service::RoutesBuilder::default();
+    routes.add_service(health_service).add_service(reflection).add_service(explain);
+    info!(%address, "serving forestay.scheduler.v1");
+    let shutdown = shutdown.clone();
+    tasks.spawn("scheduler door", async move {
+        if let Err(error) = kit::grpc::serve(listener, tls, routes, shutdown).await {
+            tracing::error!(%error, "serve forestay.scheduler.v1");
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! The whole room against a fake API: what users see of it.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use client::{Client, fake::FakeApi};
+use kit::life::Shutdown;
+use proto::{
+    Kind,
+    k8s::{
+        coordination::v1::Lease,
+        core::v1::{Container, Event, Node, NodeStatus, Pod, PodCondition, PodSpec, ResourceRequirements},
+        resource::Quantity,
+    },
+};
+use scheduler::{Options, load};
+
+struct Cluster {
+    api: FakeApi,
+    client: Client,
+    shutdown: Shutdown,
+    running: tokio::task::JoinHandle<anyhow::Result<()>>,
+}
+
+impl Cluster {
+    async fn start(nodes: &[Node]) -> Self {
+        let (client, api) = FakeApi::start().await;
+        for node in nodes {
+            api.put(node);
+        }
+        let shutdown = Shutdown::new();
+        let running = tokio::spawn(scheduler::run(Options::default(), client.clone(), shutdown.clone()));
+        Self { api, client, shutdown, running }
+    }
+
+    async fn stop(self) {
+        self.shutdown.trigger();
+        self.running.await.unwrap().unwrap();
+    }
+
+    fn node_of(&self, name: &str) -> String {
+        self.api.get::<Pod>("default", name).and_then(|pod| pod.spec).map(|spec| spec.node_name).unwrap_or_default()
+    }
+
+    fn scheduled_condition(&self, name: &str) -> Option<PodCondition> {
+        let status = self.api.get::<Pod>("default", name)?.status?;
+        status.conditions.into_iter().find(|condition| condition.r#type == "PodScheduled")
+    }
+
+    fn has_event(&self, name: &str, reason: &str) -> bool {
+        self.api.list::<Event>().iter().any(|event| {
+            event.reason == reason && event.involved_object.as_ref().is_some_and(|about| about.name == name)
+        })
+    }
+}
+
+fn amounts(list: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
+    list.iter().map(|(name, text)| (name.to_string(), Quantity { string: text.to_string() })).collect()
+}
+
+fn node(name: &str, cpu: &str) -> Node {
+    let allocatable = amounts(&[("cpu", cpu), ("memory", "8Gi"), ("pods", "110")]);
+    let mut node = Node { status: Some(NodeStatus { allocatable, ..Default::default() }), ..Default::default() };
+    node.meta_mut().name = name.to_owned();
+    node
+}
+
+fn pod(name: &str, cpu: &str) -> Pod {
+    let resources = ResourceRequirements { requests: amounts(&[("cpu", cpu)]), ..Default::default() };
+    let container = Container { name: "c".to_owned(), resources: Some(resources), ..Default::default() };
+    let mut pod =
+        Pod { spec: Some(PodSpec { containers: vec![container], ..Default::default() }), ..Default::default() };
+    pod.meta_mut().namespace = "default".to_owned();
+    pod.meta_mut().name = name.to_owned();
+    pod
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_are_bound_and_say_so() {
+    let cluster = Cluster::start(&[node("n1", "4"), node("n2", "4")]).await;
+    for name in ["a", "b", "c", "d"] {
+        cluster.client.create(&pod(name, "1")).await.unwrap();
+    }
+    cluster
+        .api
+        .until("all are bound", |_| ["a", "b", "c", "d"].iter().all(|name| !cluster.node_of(name).is_empty()))
+        .await;
+    let on_n1 = ["a", "b", "c", "d"].iter().filter(|name| cluster.node_of(name) == "n1").count();
+    assert_eq!(on_n1, 2);
+    cluster.api.until("an event tells of it", |_| cluster.has_event("a", "Scheduled")).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_impossible_pod_says_why_and_is_scheduled_when_a_node_appears() {
+    let cluster = Cluster::start(&[node("n1", "1")]).await;
+    cluster.client.create(&pod("large", "2")).await.unwrap();
+    cluster.api.until("the condition is written", |_| cluster.scheduled_condition("large").is_some()).await;
+    let condition = cluster.scheduled_condition("large").unwrap();
+    assert_eq!(
+        (condition.status.as_str(), condition.reason.as_str(), condition.message.as_str()),
+        ("False", "Unschedulable", "0/1 nodes are available: 1 Insufficient cpu.")
+    );
+    cluster.api.until("an event tells of it", |_| cluster.has_event("large", "FailedScheduling")).await;
+
+    cluster.api.put(&node("n2", "4"));
+    cluster.api.until("it is bound", |_| cluster.node_of("large") == "n2").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_leaves_makes_room_for_one_that_waits() {
+    let cluster = Cluster::start(&[node("n1", "1")]).await;
+    cluster.client.create(&pod("first", "1")).await.unwrap();
+    cluster.api.until("the first is bound", |_| cluster.node_of("first") == "n1").await;
+    cluster.client.create(&pod("second", "1")).await.unwrap();
+    cluster.api.until("the second waits", |_| cluster.scheduled_condition("second").is_some()).await;
+
+    cluster.api.remove::<Pod>("default", "first");
+    cluster.api.until("the second is bound", |_| cluster.node_of("second") == "n1").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_ended_occupies_nothing() {
+    let cluster = Cluster::start(&[node("n1", "1")]).await;
+    cluster.client.create(&pod("job", "1")).await.unwrap();
+    cluster.api.until("the job is bound", |_| cluster.node_of("job") == "n1").await;
+    cluster.api.edit::<Pod>("default", "job", |pod| pod.status.get_or_insert_default().phase = "Succeeded".to_owned());
+
+    cluster.client.create(&pod("next", "1")).await.unwrap();
+    cluster.api.until("the next is bound", |_| cluster.node_of("next") == "n1").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_uncordoned_node_takes_who_waited() {
+    let mut cordoned = node("n1", "4");
+    cordoned.spec.get_or_insert_default().unschedulable = true;
+    let cluster = Cluster::start(&[cordoned]).await;
+    cluster.client.create(&pod("a", "1")).await.unwrap();
+    cluster.api.until("it waits", |_| cluster.scheduled_condition("a").is_some()).await;
+
+    cluster.api.edit::<Node>("", "n1", |node| node.spec.get_or_insert_default().unschedulable = false);
+    cluster.api.until("it is bound", |_| cluster.node_of("a") == "n1").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_other_schedulers_and_gated_pods_are_left_alone() {
+    let cluster = Cluster::start(&[node("n1", "4")]).await;
+    let mut foreign = pod("foreign", "1");
+    foreign.spec.as_mut().unwrap().scheduler_name = "another".to_owned();
+    let mut gated = pod("gated", "1");
+    gated
+        .spec
+        .as_mut()
+        .unwrap()
+        .scheduling_gates
+        .push(proto::k8s::core::v1::PodSchedulingGate { name: "g".to_owned() });
+    cluster.client.create(&foreign).await.unwrap();
+    cluster.client.create(&gated).await.unwrap();
+    cluster.client.create(&pod("ours", "1")).await.unwrap();
+    cluster.api.until("ours is bound", |_| !cluster.node_of("ours").is_empty()).await;
+    assert_eq!((cluster.node_of("foreign"), cluster.node_of("gated")), (String::new(), String::new()));
+
+    cluster.api.edit::<Pod>("default", "gated", |pod| pod.spec.as_mut().unwrap().scheduling_gates.clear());
+    cluster.api.until("the gate's end lets it in", |_| !cluster.node_of("gated").is_empty()).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_binding_is_tried_again() {
+    let cluster = Cluster::start(&[node("n1", "1")]).await;
+    cluster.api.refuse(|verb, _, _| {
+        if verb == "bind" { Err(client::error::failure(500, "InternalError", "not now")) } else { Ok(()) }
+    });
+    cluster.client.create(&pod("a", "1")).await.unwrap();
+    cluster.api.until("the refusal is told", |_| cluster.has_event("a", "FailedScheduling")).await;
+    cluster.api.refuse_nothing();
+    cluster.api.until("it is bound", |_| cluster.node_of("a") == "n1").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_node_gets_fewer_pods_at_equal_requests() {
+    let (busy, idle) = (node("busy", "4"), node("idle", "4"));
+    let (client, api) = FakeApi::start().await;
+    for (node, used) in [(&busy, "cpu=3600m,memory=6442450944"), (&idle, "cpu=50m,memory=268435456")] {
+        api.put(node);
+        let mut lease = Lease::default();
+        lease.meta_mut().namespace = load::NAMESPACE.to_owned();
+        lease.meta_mut().name = node.meta().name.clone();
+        lease.meta_mut().annotations.insert(load::ANNOTATION.to_owned(), used.to_owned());
+        api.put(&lease);
+    }
+    let names: Vec<String> = (0..20).map(|n| format!("p{n}")).collect();
+    for name in &names {
+        client.create(&pod(name, "100m")).await.unwrap();
+    }
+    let shutdown = Shutdown::new();
+    let running = tokio::spawn(scheduler::run(Options::default(), client.clone(), shutdown.clone()));
+    let cluster = Cluster { api, client, shutdown, running };
+    cluster.api.until("all are bound", |_| names.iter().all(|name| !cluster.node_of(name).is_empty())).await;
+    let on_busy = names.iter().filter(|name| cluster.node_of(name) == "busy").count();
+    assert!(on_busy < 10, "{on_busy} of 20 pods went to the busy node");
+    cluster.stop().await;
+}

@@ -1,0 +1,209 @@
+//! [`Action`]: everything a controller can want done. Plain values, so that a plan can be read, compared and explained.
+
+use std::fmt;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use proto::{
+    Kind, Object, Resource,
+    k8s::{
+        core::v1::ObjectReference,
+        meta::v1::{DeleteOptions, ObjectMeta, Preconditions},
+    },
+};
+
+use crate::{Partial, PatchKind, Target, target};
+
+/// One step towards what is wanted.
+///
+/// The actions of one plan are independent of each other and may be done in any order. What must follow on another
+/// step is planned when that step can be observed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    Create(Write),
+    /// Replaces the object, or the subresource its target names.
+    Update(Write),
+    UpdateStatus(Write),
+    Patch(Patch),
+    Delete(Deletion),
+    /// Tells people what is being done.
+    Event(Note),
+    /// Look again at this time, even if nothing changes.
+    WakeAt(Timestamp),
+}
+
+/// An object to write. Its metadata's uid and resourceVersion are preconditions where they are set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Write {
+    pub target: Target,
+    pub object: Object,
+    /// What a transcript says of it beside its name.
+    pub remark: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Patch {
+    pub target: Target,
+    pub object_kind: String,
+    pub kind: PatchKind,
+    pub body: Bytes,
+}
+
+/// An object to delete: this one, in this state, or none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deletion {
+    pub target: Target,
+    pub object_kind: String,
+    pub options: DeleteOptions,
+}
+
+/// What an event says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Note {
+    pub regarding: ObjectReference,
+    /// "Normal" or "Warning".
+    pub r#type: String,
+    pub reason: String,
+    pub message: String,
+}
+
+impl Note {
+    pub fn new<K: Kind>(regarding: &K, r#type: &str, reason: &str, message: impl Into<String>) -> Self {
+        let regarding = reference(regarding);
+        Self { regarding, r#type: r#type.to_owned(), reason: reason.to_owned(), message: message.into() }
+    }
+}
+
+/// A reference to an object by everything that identifies it.
+pub fn reference<K: Kind>(object: &K) -> ObjectReference {
+    let meta = object.meta();
+    ObjectReference {
+        api_version: K::API_VERSION.to_owned(),
+        kind: K::KIND.to_owned(),
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone(),
+        uid: meta.uid.clone(),
+        resource_version: meta.resource_version.clone(),
+        ..Default::default()
+    }
+}
+
+impl Action {
+    pub fn create<K: Resource>(object: &K) -> Self {
+        Self::Create(Write::of(object))
+    }
+
+    pub fn update<K: Resource>(object: &K) -> Self {
+        Self::Update(Write::of(object))
+    }
+
+    /// Updates through a subresource other than the status, as "finalize".
+    pub fn update_part<K: Resource>(object: &K, subresource: &str) -> Self {
+        let mut write = Write::of(object);
+        write.target.subresource = subresource.to_owned();
+        Self::Update(write)
+    }
+
+    pub fn update_status<K: Resource>(object: &K) -> Self {
+        Self::UpdateStatus(Write::of(object))
+    }
+
+    /// Deletes the object in the state it was observed in.
+    pub fn delete<K: Resource>(object: &K) -> Self {
+        let meta = object.meta();
+        Self::Delete(Deletion {
+            target: target::<K>(&meta.namespace, &meta.name),
+            object_kind: K::KIND.to_owned(),
+            options: DeleteOptions { preconditions: Some(preconditions(meta)), ..Default::default() },
+        })
+    }
+
+    /// Deletes the object at once, without a grace period, whatever became of it since it was observed.
+    pub fn remove<K: Resource>(object: &K) -> Self {
+        let Self::Delete(mut deletion) = Self::delete(object) else { unreachable!("delete makes a deletion") };
+        deletion.options.grace_period_seconds = Some(0);
+        deletion.options.preconditions =
+            Some(Preconditions { uid: Some(object.meta().uid.clone()), resource_version: None });
+        Self::Delete(deletion)
+    }
+
+    /// Deletes an object of any resource, of which only the metadata is known.
+    pub fn delete_partial(group: &str, plural: &str, object: &Partial) -> Self {
+        let meta = &object.metadata;
+        let target = Target {
+            group: group.to_owned(),
+            resource: plural.to_owned(),
+            namespace: meta.namespace.clone(),
+            name: meta.name.clone(),
+            subresource: String::new(),
+        };
+        let options = DeleteOptions { preconditions: Some(preconditions(meta)), ..Default::default() };
+        Self::Delete(Deletion { target, object_kind: object.kind.clone(), options })
+    }
+
+    pub fn event<K: Kind>(regarding: &K, r#type: &str, reason: &str, message: impl Into<String>) -> Self {
+        Self::Event(Note::new(regarding, r#type, reason, message))
+    }
+
+    /// Adds what a transcript should say.
+    #[must_use]
+    pub fn remark(mut self, remark: impl Into<String>) -> Self {
+        if let Self::Create(write) | Self::Update(write) | Self::UpdateStatus(write) = &mut self {
+            write.remark = remark.into();
+        }
+        self
+    }
+
+    /// Whether it changes the cluster; events and wake-ups do not count.
+    pub fn is_write(&self) -> bool {
+        !matches!(self, Self::Event(_) | Self::WakeAt(_))
+    }
+}
+
+impl Write {
+    fn of<K: Resource>(object: &K) -> Self {
+        let meta = object.meta();
+        Self { target: target::<K>(&meta.namespace, &meta.name), object: Object::of(object), remark: String::new() }
+    }
+
+    fn name(&self) -> String {
+        if !self.target.name.is_empty() {
+            return self.target.name.clone();
+        }
+        let meta = crate::cache::meta_of_raw(&self.object.raw).unwrap_or_default();
+        format!("{}*", meta.generate_name)
+    }
+}
+
+fn preconditions(meta: &ObjectMeta) -> Preconditions {
+    let set = |text: &String| (!text.is_empty()).then(|| text.clone());
+    Preconditions { uid: set(&meta.uid), resource_version: set(&meta.resource_version) }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let write = |f: &mut fmt::Formatter<'_>, verb: &str, write: &Write| {
+            write!(f, "{verb} {}/{}", write.object.kind.to_lowercase(), write.name())?;
+            if write.remark.is_empty() { Ok(()) } else { write!(f, " {}", write.remark) }
+        };
+        match self {
+            Self::Create(created) => write(f, "create", created),
+            Self::Update(updated) if !updated.target.subresource.is_empty() => {
+                write(f, &updated.target.subresource, updated)
+            }
+            Self::Update(updated) => write(f, "update", updated),
+            Self::UpdateStatus(updated) => write(f, "status", updated),
+            Self::Patch(Patch { target, object_kind, body, .. }) => {
+                write!(f, "patch {}/{} {}", object_kind.to_lowercase(), target.name, String::from_utf8_lossy(body))
+            }
+            Self::Delete(Deletion { target, object_kind, options }) => {
+                write!(f, "delete {}/{}", object_kind.to_lowercase(), target.name)?;
+                if options.grace_period_seconds == Some(0) { f.write_str(" now") } else { Ok(()) }
+            }
+            Self::Event(Note { regarding, r#type, reason, message }) => {
+                write!(f, "event {}/{} {type} {reason}: {message}", regarding.kind.to_lowercase(), regarding.name)
+            }
+            Self::WakeAt(time) => write!(f, "wake at {time}"),
+        }
+    }
+}

@@ -87,6 +87,9 @@ fn type_meta_text<'a>(reader: &mut Reader<'a>, key: &str) -> Result<Cow<'a, str>
     }
 }
 
+/// The content of the quantity `0`.
+const QUANTITY_ZERO: &[u8] = &[0x0a, 1, b'0'];
+
 struct Decoder<'a> {
     schema: &'static Schema,
     reader: Reader<'a>,
@@ -245,8 +248,12 @@ impl<'a> Decoder<'a> {
             (Cardinality::Single | Cardinality::Optional, FieldType::Message(id)) => {
                 let from = out.len();
                 let present = self.message(id, out)?;
-                if present && (out.len() > from || !field.is_struct_value()) {
+                // The zero of a struct value is the same as its absence, and has one form: none.
+                let is_zero = matches!(&out[from..], b"" | QUANTITY_ZERO) && field.is_struct_value();
+                if present && !is_zero {
                     wire::wrap(field.number, from, out);
+                } else {
+                    out.truncate(from);
                 }
                 Ok(())
             }

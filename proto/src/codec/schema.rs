@@ -57,6 +57,7 @@ pub struct Message {
 const NONE: u16 = u16::MAX;
 
 /// One field.
+#[derive(Debug)]
 pub struct Field {
     /// "termination_grace_period_seconds"
     pub name: &'static str,

@@ -1,0 +1,16 @@
+//! Consistent, versioned bytes behind the etcd v3 API: replicated by Raft, kept in RocksDB.
+//!
+//! ```text
+//! request -> node -> consensus (one fsync per batch) -> machine (pure) -> engine (one batch) -> watch, answer
+//! ```
+//! It has never heard of a Pod. [`Node`] is a running member; [`serve`] puts etcd's gRPC API in front of one.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod consensus;
+pub mod engine;
+mod lease;
+pub mod machine;
+mod node;
+pub mod watch;
+
+pub use node::{ETCD_VERSION, Engine, Node, Options};

@@ -27,7 +27,7 @@ pub use changes::{Change, Changes};
 pub use client::{
     Client, DeleteResponse, PatchKind, PodBinding, Selection, Target, WatchRequest, WatchResponse, WatchSet, target,
 };
-pub use config::Config;
+pub use config::{Config, ConfigError};
 pub use controller::{Controller, Key};
 pub use error::Error;
 pub use executor::{Executor, Outcome};

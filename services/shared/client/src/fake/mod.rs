@@ -4,6 +4,7 @@
 //! deletion, finalizers, binding) and is held to the same contract suite as the real server. It has no validation
 //! beyond names, no authorization and no quota; a test that needs a refusal asks for it with [`FakeApi::refuse`].
 
+mod patch;
 mod raw;
 mod refusal;
 mod select;

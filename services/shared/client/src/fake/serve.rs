@@ -122,10 +122,15 @@ impl Objects for Door {
     async fn patch(&self, request: Request<api::PatchRequest>) -> Answer<Object> {
         let request = request.into_inner();
         let target = target_of(request.target.clone())?;
-        self.write("patch", &target, None, |store| {
-            store.get(&target)?;
-            Err(refusal::bad_request("this fake takes no patches"))
-        })
+        let stored = self.write("patch", &target, None, |store| {
+            let patched = super::patch::patched(store.get(&target)?, request.r#type(), &request.patch)?;
+            match &*target.subresource {
+                "" => store.update(&target, patched),
+                "status" => store.update_status(&target, patched),
+                _ => Err(refusal::not_found(&target)),
+            }
+        })?;
+        Ok(Response::new(stored.object.clone()))
     }
 
     async fn delete(&self, request: Request<api::DeleteRequest>) -> Answer<api::DeleteResponse> {
@@ -180,7 +185,8 @@ impl Objects for Door {
     }
 
     async fn resources(&self, _: Request<api::ResourcesRequest>) -> Answer<api::ResourcesResponse> {
-        Ok(Response::new(api::ResourcesResponse::default()))
+        let resources = proto::codec::schema().resources().iter().map(|known| known.resource.clone()).collect();
+        Ok(Response::new(api::ResourcesResponse { resources }))
     }
 
     async fn version(&self, _: Request<api::VersionRequest>) -> Answer<api::VersionResponse> {

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use proto::{
-    Kind, Object,
+    Kind, Object, codec,
     forestay::api::v1::View,
     k8s::{
         core::v1 as core,
@@ -17,52 +17,6 @@ use proto::{
 
 use super::{raw, refusal};
 use crate::{Target, cache::meta_of_raw};
-
-/// Resources whose status is a part of its own, written through its own verb.
-const WITH_STATUS: &[&str] = &[
-    "certificatesigningrequests",
-    "cronjobs",
-    "customresourcedefinitions",
-    "daemonsets",
-    "deployments",
-    "flowschemas",
-    "horizontalpodautoscalers",
-    "ingresses",
-    "jobs",
-    "namespaces",
-    "networkpolicies",
-    "nodes",
-    "persistentvolumeclaims",
-    "persistentvolumes",
-    "poddisruptionbudgets",
-    "pods",
-    "prioritylevelconfigurations",
-    "replicasets",
-    "replicationcontrollers",
-    "resourceclaims",
-    "resourcequotas",
-    "servicecidrs",
-    "services",
-    "statefulsets",
-    "volumeattachments",
-];
-
-const CLUSTER_SCOPED: &[&str] = &[
-    "certificatesigningrequests",
-    "clusterrolebindings",
-    "clusterroles",
-    "customresourcedefinitions",
-    "csidrivers",
-    "csinodes",
-    "ingressclasses",
-    "namespaces",
-    "nodes",
-    "persistentvolumes",
-    "priorityclasses",
-    "runtimeclasses",
-    "storageclasses",
-    "volumeattachments",
-];
 
 type ResourceId = (String, String);
 type Name = (String, String);
@@ -130,7 +84,7 @@ impl Store {
         if meta.namespace.is_empty() {
             meta.namespace.clone_from(&target.namespace);
         }
-        if CLUSTER_SCOPED.contains(&&*target.resource) {
+        if !is_namespaced(&target) {
             meta.namespace.clear();
         } else if meta.namespace.is_empty() {
             return Err(refusal::bad_request("an empty namespace may not be set during creation"));
@@ -152,7 +106,7 @@ impl Store {
         }
         meta.uid = uuid::Uuid::new_v4().to_string();
         meta.creation_timestamp = Some(now);
-        meta.generation = if WITH_STATUS.contains(&&*target.resource) { 1 } else { 0 };
+        meta.generation = i64::from(has_status(&target));
         let raw = defaults(&object, &meta)?;
         Ok(self.put(&target, meta, Object { raw, ..object }))
     }
@@ -180,7 +134,7 @@ impl Store {
             ..stored.meta.clone()
         };
         let mut raw = object.raw;
-        if WITH_STATUS.contains(&&*target.resource) {
+        if has_status(target) {
             let status = raw::field(&stored.object.raw, raw::STATUS).map_err(unreadable)?;
             raw = raw::with_field(&raw, raw::STATUS, &status).map_err(unreadable)?;
             let spec_of = |raw| raw::field(raw, raw::SPEC).map_err(unreadable);
@@ -195,7 +149,7 @@ impl Store {
         let stored = self.get(target)?.clone();
         let incoming = read_meta(&object.raw)?;
         check_preconditions(target, &stored.meta, &incoming.uid, &incoming.resource_version)?;
-        if !WITH_STATUS.contains(&&*target.resource) {
+        if !has_status(target) {
             return Err(refusal::not_found(target));
         }
         let status = raw::field(&object.raw, raw::STATUS).map_err(unreadable)?;
@@ -328,6 +282,17 @@ impl Store {
         self.history.push_back(event);
         last
     }
+}
+
+fn is_namespaced(target: &Target) -> bool {
+    let known = codec::schema().resource(&target.group, &target.resource);
+    known.is_none_or(|known| known.resource.namespaced)
+}
+
+/// Whether the status is a part of its own, written through its own verb; it is field 3 wherever there is one.
+fn has_status(target: &Target) -> bool {
+    let known = codec::schema().resource(&target.group, &target.resource);
+    known.is_some_and(|known| known.resource.subresources.iter().any(|part| part.name == "status"))
 }
 
 fn check_preconditions(target: &Target, stored: &ObjectMeta, uid: &str, revision: &str) -> Result<(), Status> {

@@ -19,7 +19,7 @@ pub(super) struct MessageDescriptor {
 }
 
 /// A field as declared; the numbers are descriptor.proto's.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(super) struct FieldDescriptor {
     pub name: &'static str,
     pub json_name: &'static str,
@@ -44,20 +44,27 @@ pub(super) fn messages(set: &'static [u8], wanted: impl Fn(&str) -> bool) -> Vec
     let mut all = Vec::new();
     for (number, file) in fields(set) {
         if let (1, Value::Bytes(file)) = (number, file) {
-            let package = text(last(file, 2));
-            if wanted(package) {
-                file_messages(file, package, &mut all);
-            }
+            file_messages(file, &wanted, &mut all);
         }
     }
     all
 }
 
-fn file_messages(file: &'static [u8], package: &'static str, all: &mut Vec<MessageDescriptor>) {
-    let comments = comments(file);
-    let declared = fields(file).filter_map(|(number, value)| matched(number == 4, value));
-    for (index, message) in declared.enumerate() {
-        message_tree(message, package, package, &[4, index as u32], &comments, all);
+fn file_messages(file: &'static [u8], wanted: impl Fn(&str) -> bool, all: &mut Vec<MessageDescriptor>) {
+    let (mut package, mut declared, mut source_info) = ("", Vec::new(), &b""[..]);
+    for field in fields(file) {
+        match field {
+            (2, Value::Bytes(name)) => package = text(name),
+            (4, Value::Bytes(message)) => declared.push(message),
+            (9, Value::Bytes(info)) => source_info = info,
+            _ => {}
+        }
+    }
+    if wanted(package) {
+        let comments = comments(source_info);
+        for (index, message) in declared.into_iter().enumerate() {
+            message_tree(message, package, package, &[4, index as u32], &comments, all);
+        }
     }
 }
 
@@ -69,102 +76,104 @@ fn message_tree(
     comments: &[Comment],
     all: &mut Vec<MessageDescriptor>,
 ) {
-    let name = text(last(message, 1));
+    let (mut name, mut declared, mut nested, mut options) = ("", Vec::new(), Vec::new(), &b""[..]);
+    for field in fields(message) {
+        match field {
+            (1, Value::Bytes(bytes)) => name = text(bytes),
+            (2, Value::Bytes(field)) => declared.push(field),
+            (3, Value::Bytes(message)) => nested.push(message),
+            (7, Value::Bytes(bytes)) => options = bytes,
+            _ => {}
+        }
+    }
     let full_name = format!("{parent}.{name}");
-    let options = last(message, 7);
     let below = |kind: u32, index: usize| [path, &[kind, index as u32]].concat();
-
-    let nested = fields(message).filter_map(|(number, value)| matched(number == 3, value));
-    for (index, inner) in nested.enumerate() {
+    for (index, inner) in nested.into_iter().enumerate() {
         message_tree(inner, package, &full_name, &below(3, index), comments, all);
     }
-    let declared = fields(message).filter_map(|(number, value)| matched(number == 2, value));
-    let fields = declared.enumerate().map(|(index, bytes)| field(bytes, comment(comments, &below(2, index)))).collect();
+    let is_map_entry = fields(options).any(|option| matches!(option, (7, Value::Varint(1))));
+    let comment = comment(comments, path);
+    let fields = declared.into_iter().enumerate();
+    let fields = fields.map(|(index, bytes)| field(bytes, self::comment(comments, &below(2, index)))).collect();
     all.push(MessageDescriptor {
         name,
         package,
-        comment: comment(comments, path),
+        comment,
         fields,
-        schema: last(options, SCHEMA_OPTION),
-        is_map_entry: last_varint(options, 7) != 0,
+        schema: schema_option(options),
+        is_map_entry,
         full_name,
     });
 }
 
 fn field(bytes: &'static [u8], comment: &'static str) -> FieldDescriptor {
-    FieldDescriptor {
-        name: text(last(bytes, 1)),
-        json_name: text(last(bytes, 10)),
-        comment,
-        number: last_varint(bytes, 3) as u32,
-        label: last_varint(bytes, 4),
-        type_number: last_varint(bytes, 5),
-        type_name: text(last(bytes, 6)).trim_start_matches('.'),
-        is_optional: last_varint(bytes, 17) != 0,
-        schema: last(last(bytes, 8), SCHEMA_OPTION),
+    let mut field = FieldDescriptor { comment, ..FieldDescriptor::default() };
+    for part in fields(bytes) {
+        match part {
+            (1, Value::Bytes(name)) => field.name = text(name),
+            (3, Value::Varint(number)) => field.number = number as u32,
+            (4, Value::Varint(label)) => field.label = label,
+            (5, Value::Varint(number)) => field.type_number = number,
+            (6, Value::Bytes(name)) => field.type_name = text(name).trim_start_matches('.'),
+            (8, Value::Bytes(options)) => field.schema = schema_option(options),
+            (10, Value::Bytes(name)) => field.json_name = text(name),
+            (17, Value::Varint(optional)) => field.is_optional = optional != 0,
+            _ => {}
+        }
     }
+    field
+}
+
+fn schema_option(options: &'static [u8]) -> &'static [u8] {
+    let schema = fields(options).find_map(|option| match option {
+        (SCHEMA_OPTION, Value::Bytes(schema)) => Some(schema),
+        _ => None,
+    });
+    schema.unwrap_or_default()
 }
 
 /// The path of a declaration (field numbers and indexes of descriptor.proto) and the comment in front of it.
 type Comment = (Vec<u32>, &'static str);
 
 /// The comments of a file, ordered by path.
-fn comments(file: &'static [u8]) -> Vec<Comment> {
+fn comments(source_info: &'static [u8]) -> Vec<Comment> {
     let mut found: Vec<Comment> = Vec::new();
-    for location in fields(last(file, 9)).filter_map(|(number, value)| matched(number == 1, value)) {
-        let (leading, trailing) = (text(last(location, 3)), text(last(location, 4)));
+    for location in fields(source_info) {
+        let (1, Value::Bytes(location)) = location else { continue };
+        let (mut leading, mut trailing, mut place) = (&b""[..], &b""[..], &b""[..]);
+        for part in fields(location) {
+            match part {
+                (1, Value::Bytes(packed)) => place = packed,
+                (3, Value::Bytes(comment)) => leading = comment,
+                (4, Value::Bytes(comment)) => trailing = comment,
+                _ => {}
+            }
+        }
         let comment = if leading.is_empty() { trailing } else { leading };
         if !comment.is_empty() {
-            found.push((path(location), comment));
+            found.push((path(place), text(comment)));
         }
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));
     found
 }
 
-fn path(location: &'static [u8]) -> Vec<u32> {
+fn path(packed: &'static [u8]) -> Vec<u32> {
     let mut path = Vec::new();
-    for (number, value) in fields(location) {
-        match (number, value) {
-            (1, Value::Bytes(packed)) => {
-                let mut numbers = Fields::new(packed);
-                while !numbers.is_empty() {
-                    path.push(numbers.varint().expect("the embedded descriptors are well-formed") as u32);
-                }
-            }
-            (1, Value::Varint(step)) => path.push(step as u32),
-            _ => {}
-        }
+    let mut numbers = Fields::new(packed);
+    while !numbers.is_empty() {
+        path.push(numbers.varint().expect("the embedded descriptors are well-formed") as u32);
     }
     path
 }
 
 fn comment(comments: &[Comment], path: &[u32]) -> &'static str {
-    comments.binary_search_by(|(at, _)| at.as_slice().cmp(path)).map_or("", |found| comments[found].1)
+    comments.binary_search_by(|(at, _)| at.as_slice().cmp(path)).map_or("", |found| comments[found].1.trim())
 }
 
 fn fields(bytes: &'static [u8]) -> impl Iterator<Item = (u32, Value<'static>)> {
     let mut fields = Fields::new(bytes);
     std::iter::from_fn(move || fields.next().expect("the embedded descriptors are well-formed"))
-}
-
-fn matched(wanted: bool, value: Value<'static>) -> Option<&'static [u8]> {
-    match value {
-        Value::Bytes(bytes) if wanted => Some(bytes),
-        _ => None,
-    }
-}
-
-fn last(bytes: &'static [u8], number: u32) -> &'static [u8] {
-    fields(bytes).filter_map(|(n, value)| matched(n == number, value)).last().unwrap_or_default()
-}
-
-fn last_varint(bytes: &'static [u8], number: u32) -> u64 {
-    let varints = fields(bytes).filter_map(|(n, value)| match value {
-        Value::Varint(value) if n == number => Some(value),
-        _ => None,
-    });
-    varints.last().unwrap_or_default()
 }
 
 fn text(bytes: &'static [u8]) -> &'static str {

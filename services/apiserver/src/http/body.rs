@@ -1,0 +1,254 @@
+//! Request bodies: read within a bound, and turned into a message's bytes.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use proto::{
+    codec::{self, MessageId},
+    envelope,
+};
+
+use super::accept::Encoding;
+use crate::{
+    api::{FieldValidation, Form},
+    refusal::{Refusal, Result},
+};
+
+/// The largest body that is read.
+pub const SIZE_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// A message in a request, and what its form said that the message cannot hold.
+#[derive(Debug)]
+pub struct Received {
+    pub raw: Bytes,
+    /// Texts for `Warning` headers.
+    pub warnings: Vec<String>,
+}
+
+/// Reads a body.
+///
+/// # Errors
+/// 413 beyond [`SIZE_BYTES_MAX`]; 400 where the client breaks off.
+pub async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes> {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: usize| length > SIZE_BYTES_MAX) {
+        return Err(Refusal::too_large(announced.unwrap_or_default(), SIZE_BYTES_MAX));
+    }
+    match Limited::new(body, SIZE_BYTES_MAX).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        // How much more would have come is not known; it is more than the limit.
+        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::too_large(SIZE_BYTES_MAX + 1, SIZE_BYTES_MAX)),
+        Err(error) => Err(Refusal::bad_request(format!("read the request's body: {error}"))),
+    }
+}
+
+/// Turns a body into the message of the kind that is written at its path.
+///
+/// # Errors
+/// 400 for another kind, for what is no such object, and, where strictness is asked for, for fields it does not have;
+/// 415 for a form that is not read.
+pub fn object(content_type: Option<&str>, body: &Bytes, form: Form, validation: FieldValidation) -> Result<Received> {
+    let encoding = Encoding::of_body(content_type)?;
+    if encoding == Encoding::Protobuf {
+        let (named, raw) = envelope::unwrap(body).map_err(|error| unreadable(form, &error))?;
+        check_kind(&named.api_version, &named.kind, form)?;
+        return Ok(Received { raw, warnings: Vec::new() });
+    }
+    let json = as_json(encoding, body)?;
+    let named = codec::type_meta(&json).map_err(|error| unreadable(form, &error))?;
+    check_kind(&named.api_version, &named.kind, form)?;
+    message(&json, form.message, validation, |error| unreadable(form, error))
+}
+
+/// Turns the body of a request that carries options into their message; an empty one has none.
+///
+/// # Errors
+/// 400 for a body that is not such a message; 415 for a form that is not read.
+pub fn options(content_type: Option<&str>, body: &Bytes, message_name: &str) -> Result<Bytes> {
+    if body.is_empty() {
+        return Ok(Bytes::new());
+    }
+    let unreadable = |error: &dyn std::fmt::Display| Refusal::bad_request(format!("read the {message_name}: {error}"));
+    let encoding = Encoding::of_body(content_type)?;
+    if encoding == Encoding::Protobuf {
+        return envelope::unwrap(body).map(|(_, raw)| raw).map_err(|error| unreadable(&error));
+    }
+    let id = codec::schema().message(&format!("k8s.api.meta.v1.{message_name}"));
+    let id = id.ok_or_else(|| Refusal::internal(format!("the schema has no {message_name}")))?;
+    let json = as_json(encoding, body)?;
+    message(&json, id, FieldValidation::Ignore, |error| unreadable(error)).map(|received| received.raw)
+}
+
+fn message(
+    json: &[u8],
+    id: MessageId,
+    validation: FieldValidation,
+    unreadable: impl Fn(&dyn std::fmt::Display) -> Refusal,
+) -> Result<Received> {
+    let decoded = codec::json_to_proto(id, json).map_err(|error| unreadable(&error))?;
+    let issues: Vec<String> = decoded.issues.iter().map(ToString::to_string).collect();
+    match validation {
+        FieldValidation::Strict if !issues.is_empty() => {
+            Err(unreadable(&format_args!("strict decoding error: {}", issues.join(", "))))
+        }
+        FieldValidation::Ignore => Ok(Received { raw: decoded.bytes.into(), warnings: Vec::new() }),
+        FieldValidation::Strict | FieldValidation::Warn => Ok(Received { raw: decoded.bytes.into(), warnings: issues }),
+    }
+}
+
+/// A text body as JSON.
+///
+/// # Errors
+/// 400 for what is not exactly one document.
+pub fn as_json(encoding: Encoding, body: &Bytes) -> Result<Bytes> {
+    if encoding != Encoding::Yaml {
+        return Ok(body.clone());
+    }
+    let text =
+        std::str::from_utf8(body).map_err(|error| Refusal::bad_request(format!("read the YAML body: {error}")))?;
+    let documents =
+        model::yaml::parse(text, "body").map_err(|error| Refusal::bad_request(format!("read the YAML {error}")))?;
+    match documents.as_slice() {
+        [document] => Ok(document.value.to_string().into()),
+        documents => {
+            let message = format!("the body has {} YAML documents; exactly one is wanted", documents.len());
+            Err(Refusal::bad_request(message))
+        }
+    }
+}
+
+/// A body may leave apiVersion and kind out, since the path says them; it may not say others.
+fn check_kind(api_version: &str, kind: &str, form: Form) -> Result<()> {
+    if !kind.is_empty() && kind != form.kind {
+        let version = if api_version.is_empty() { form.api_version } else { api_version };
+        let message = format!(
+            "{kind} in version {version:?} cannot be handled as a {}: this path takes a {}",
+            form.kind, form.kind
+        );
+        return Err(Refusal::bad_request(message));
+    }
+    if !api_version.is_empty() && api_version != form.api_version {
+        let message = format!(
+            "the API version in the data ({api_version}) does not match the expected API version ({})",
+            form.api_version
+        );
+        return Err(Refusal::bad_request(message));
+    }
+    Ok(())
+}
+
+fn unreadable(form: Form, error: &dyn std::fmt::Display) -> Refusal {
+    let Form { api_version, kind, .. } = form;
+    let version = api_version.rsplit('/').next().unwrap_or(api_version);
+    Refusal::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use prost::Message;
+    use proto::k8s::{core::v1::ConfigMap, meta::v1::DeleteOptions};
+
+    use super::*;
+
+    fn config_map() -> Form {
+        Form::of(super::super::path::resource("", "v1", "configmaps").unwrap())
+    }
+
+    fn take(content_type: &str, body: &str, validation: FieldValidation) -> Result<Received> {
+        object(Some(content_type), &Bytes::copy_from_slice(body.as_bytes()), config_map(), validation)
+    }
+
+    fn refused(content_type: &str, body: &str, validation: FieldValidation, expected: Expect) {
+        let refusal = take(content_type, body, validation).unwrap_err();
+        expected.assert_eq(&format!("{} {}", refusal.code(), refusal.message()));
+    }
+
+    #[test]
+    fn the_same_object_is_read_from_every_form() {
+        let json = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"k":"v"}}"#;
+        let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n  k: v\n";
+        let from_json = take("application/json", json, FieldValidation::Strict).unwrap().raw;
+        assert_eq!(take("application/yaml", yaml, FieldValidation::Strict).unwrap().raw, from_json);
+        let wrapped = Bytes::from(envelope::wrap("v1", "ConfigMap", &from_json));
+        let protobuf =
+            object(Some("application/vnd.kubernetes.protobuf"), &wrapped, config_map(), FieldValidation::Warn);
+        assert_eq!(protobuf.unwrap().raw, from_json);
+        assert_eq!(ConfigMap::decode(from_json).unwrap().data["k"], "v");
+    }
+
+    #[test]
+    fn unknown_fields_are_refused_warned_of_or_passed_over() {
+        let body = r#"{"metadata":{"name":"a","labells":{}},"dataa":{}}"#;
+        refused(
+            "application/json",
+            body,
+            FieldValidation::Strict,
+            expect![[
+                r#"400 ConfigMap in version "v1" cannot be handled as a ConfigMap: strict decoding error: unknown field "metadata.labells", unknown field "dataa""#
+            ]],
+        );
+        let warned = take("application/json", body, FieldValidation::Warn).unwrap().warnings;
+        expect![[r#"unknown field "metadata.labells" | unknown field "dataa""#]].assert_eq(&warned.join(" | "));
+        assert!(take("application/json", body, FieldValidation::Ignore).unwrap().warnings.is_empty());
+    }
+
+    #[test]
+    fn another_kind_is_refused() {
+        refused(
+            "application/json",
+            r#"{"apiVersion":"v1","kind":"Secret"}"#,
+            FieldValidation::Warn,
+            expect![[r#"400 Secret in version "v1" cannot be handled as a ConfigMap: this path takes a ConfigMap"#]],
+        );
+        refused(
+            "application/json",
+            r#"{"apiVersion":"v2","kind":"ConfigMap"}"#,
+            FieldValidation::Warn,
+            expect!["400 the API version in the data (v2) does not match the expected API version (v1)"],
+        );
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused_with_the_place() {
+        refused(
+            "application/json",
+            r#"{"metadata":{"name":7}}"#,
+            FieldValidation::Warn,
+            expect![[
+                r#"400 ConfigMap in version "v1" cannot be handled as a ConfigMap: cannot unmarshal number 7 into field metadata.name of type string"#
+            ]],
+        );
+        refused(
+            "application/yaml",
+            "a: 1\n---\nb: 2\n",
+            FieldValidation::Warn,
+            expect!["400 the body has 2 YAML documents; exactly one is wanted"],
+        );
+        assert_eq!(take("application/json", "[", FieldValidation::Warn).unwrap_err().code(), 400);
+        assert_eq!(take("application/xml", "<a/>", FieldValidation::Warn).unwrap_err().code(), 415);
+        assert_eq!(take(super::super::accept::PROTOBUF, "{}", FieldValidation::Warn).unwrap_err().code(), 400);
+    }
+
+    #[test]
+    fn options_may_be_left_out() {
+        assert!(options(None, &Bytes::new(), "DeleteOptions").unwrap().is_empty());
+        let body =
+            Bytes::from_static(br#"{"kind":"DeleteOptions","apiVersion":"v1","propagationPolicy":"Background"}"#);
+        let raw = options(Some("application/json"), &body, "DeleteOptions").unwrap();
+        assert_eq!(DeleteOptions::decode(raw).unwrap().propagation_policy.as_deref(), Some("Background"));
+        assert_eq!(options(None, &Bytes::from_static(b"{]"), "DeleteOptions").unwrap_err().code(), 400);
+    }
+
+    #[tokio::test]
+    async fn a_body_beyond_the_bound_names_size_and_limit() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_LENGTH, "4000000".parse().unwrap());
+        let refusal = read(&headers, Body::empty()).await.unwrap_err();
+        assert_eq!(refusal.code(), 413);
+        assert!(refusal.message().contains("4000000") && refusal.message().contains("3145728"), "{refusal}");
+        let refusal = read(&HeaderMap::new(), Body::from(vec![b'x'; SIZE_BYTES_MAX + 1])).await.unwrap_err();
+        assert_eq!(refusal.code(), 413);
+    }
+}

@@ -39,6 +39,8 @@ pub struct Write {
     pub object: Object,
     /// What a transcript says of it beside its name.
     pub remark: String,
+    /// What people are told once it is done or has failed.
+    pub telling: Option<Telling>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +57,18 @@ pub struct Deletion {
     pub target: Target,
     pub object_kind: String,
     pub options: DeleteOptions,
+    /// What people are told once it is done or has failed.
+    pub telling: Option<Telling>,
+}
+
+/// The event of a write, told by its outcome: the name of what was created is not known before.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Telling {
+    pub regarding: ObjectReference,
+    /// Reason and message of success; the object's name follows the message.
+    pub done: (&'static str, &'static str),
+    /// Reason and message of failure; the error follows the message.
+    pub failed: (&'static str, &'static str),
 }
 
 /// What an event says.
@@ -115,6 +129,7 @@ impl Action {
             target: target::<K>(&meta.namespace, &meta.name),
             object_kind: K::KIND.to_owned(),
             options: DeleteOptions { preconditions: Some(preconditions(meta)), ..Default::default() },
+            telling: None,
         })
     }
 
@@ -130,15 +145,24 @@ impl Action {
     /// Deletes an object of any resource, of which only the metadata is known.
     pub fn delete_partial(group: &str, plural: &str, object: &Partial) -> Self {
         let meta = &object.metadata;
-        let target = Target {
-            group: group.to_owned(),
-            resource: plural.to_owned(),
-            namespace: meta.namespace.clone(),
-            name: meta.name.clone(),
-            subresource: String::new(),
-        };
+        let target = partial_target(group, plural, meta);
         let options = DeleteOptions { preconditions: Some(preconditions(meta)), ..Default::default() };
-        Self::Delete(Deletion { target, object_kind: object.kind.clone(), options })
+        Self::Delete(Deletion { target, object_kind: object.kind.clone(), options, telling: None })
+    }
+
+    /// Changes an object of any resource by a merge patch, in the state it was observed in.
+    pub fn patch_partial(group: &str, plural: &str, object: &Partial, metadata: serde_json::Value) -> Self {
+        let meta = &object.metadata;
+        let mut body = serde_json::json!({ "metadata": { "uid": meta.uid, "resourceVersion": meta.resource_version } });
+        if let (Some(fields), serde_json::Value::Object(changed)) = (body["metadata"].as_object_mut(), metadata) {
+            fields.extend(changed);
+        }
+        Self::Patch(Patch {
+            target: partial_target(group, plural, meta),
+            object_kind: object.kind.clone(),
+            kind: PatchKind::Merge,
+            body: body.to_string().into(),
+        })
     }
 
     pub fn event<K: Kind>(regarding: &K, r#type: &str, reason: &str, message: impl Into<String>) -> Self {
@@ -154,6 +178,20 @@ impl Action {
         self
     }
 
+    /// Tells people of the outcome of a creation or a deletion.
+    #[must_use]
+    pub fn telling<K: Kind>(
+        mut self,
+        regarding: &K,
+        done: (&'static str, &'static str),
+        failed: (&'static str, &'static str),
+    ) -> Self {
+        if let Self::Create(Write { telling, .. }) | Self::Delete(Deletion { telling, .. }) = &mut self {
+            *telling = Some(Telling { regarding: reference(regarding), done, failed });
+        }
+        self
+    }
+
     /// Whether it changes the cluster; events and wake-ups do not count.
     pub fn is_write(&self) -> bool {
         !matches!(self, Self::Event(_) | Self::WakeAt(_))
@@ -163,7 +201,12 @@ impl Action {
 impl Write {
     fn of<K: Resource>(object: &K) -> Self {
         let meta = object.meta();
-        Self { target: target::<K>(&meta.namespace, &meta.name), object: Object::of(object), remark: String::new() }
+        Self {
+            target: target::<K>(&meta.namespace, &meta.name),
+            object: Object::of(object),
+            remark: String::new(),
+            telling: None,
+        }
     }
 
     fn name(&self) -> String {
@@ -172,6 +215,16 @@ impl Write {
         }
         let meta = crate::cache::meta_of_raw(&self.object.raw).unwrap_or_default();
         format!("{}*", meta.generate_name)
+    }
+}
+
+fn partial_target(group: &str, plural: &str, meta: &ObjectMeta) -> Target {
+    Target {
+        group: group.to_owned(),
+        resource: plural.to_owned(),
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone(),
+        subresource: String::new(),
     }
 }
 
@@ -196,7 +249,7 @@ impl fmt::Display for Action {
             Self::Patch(Patch { target, object_kind, body, .. }) => {
                 write!(f, "patch {}/{} {}", object_kind.to_lowercase(), target.name, String::from_utf8_lossy(body))
             }
-            Self::Delete(Deletion { target, object_kind, options }) => {
+            Self::Delete(Deletion { target, object_kind, options, .. }) => {
                 write!(f, "delete {}/{}", object_kind.to_lowercase(), target.name)?;
                 if options.grace_period_seconds == Some(0) { f.write_str(" now") } else { Ok(()) }
             }

@@ -53,7 +53,7 @@ pub trait Controller: Send + Sync + 'static {
     const NAME: &'static str;
 
     /// Which kinds wake which keys.
-    fn watches(watches: Watches) -> Watches;
+    fn watches(&self, watches: Watches) -> Watches;
 
     /// Everything the plan for `key` depends on, at one revision; none where there is nothing to look after.
     fn observe(&self, caches: &Reflector, key: &Key, now: Timestamp) -> Option<Self::Snapshot>;
@@ -105,6 +105,19 @@ impl Watches {
         let mut watches = self.watch::<K>();
         watches.builder = watches.builder.index::<K>(name, by);
         watches
+    }
+
+    /// Keeps only the metadata of a resource, filed under what `by` lists.
+    #[must_use]
+    pub fn index_metadata(
+        mut self,
+        group: &str,
+        plural: &str,
+        name: &'static str,
+        by: impl Fn(&Partial) -> Vec<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.builder = self.builder.watch_metadata(group, plural).index_metadata(group, plural, name, by);
+        self
     }
 
     /// As [`Watches::map`], for a resource of which only metadata is kept.
@@ -161,7 +174,7 @@ impl Host {
     #[must_use]
     pub fn with<C: Controller>(mut self, controller: C) -> Self {
         let queue = Queue::new();
-        self.builder = C::watches(Watches { builder: self.builder, queue: queue.clone() }).builder;
+        self.builder = controller.watches(Watches { builder: self.builder, queue: queue.clone() }).builder;
         let clock = self.clock.clone();
         self.starts.push(Box::new(move |caches, executor, tasks, shutdown| {
             let (failures, stop) = (Mutex::default(), shutdown.clone());

@@ -8,7 +8,12 @@ use proto::Object;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
-use crate::{Action, Client, Error, action::Deletion, cache::meta_of_raw, events::Recorder};
+use crate::{
+    Action, Client, Error,
+    action::{Deletion, Note, Telling},
+    cache::meta_of_raw,
+    events::{NORMAL, Recorder, WARNING},
+};
 
 /// Requests in flight from one executor: enough to keep the server's batches full, few enough to leave room for others.
 const REQUESTS_MAX: usize = 64;
@@ -105,7 +110,9 @@ impl Executor {
     async fn send(&self, action: Action) -> Result<Option<(String, String, u64)>, Error> {
         let (target, object) = match action {
             Action::Create(write) => {
-                (write.target.clone(), self.client.create_object(write.target, write.object).await?)
+                let answer = self.client.create_object(write.target.clone(), write.object).await;
+                self.tell(write.telling, answer.as_ref().map(name_of));
+                (write.target, answer?)
             }
             Action::Update(write) => {
                 (write.target.clone(), self.client.update_object(write.target, write.object).await?)
@@ -116,10 +123,26 @@ impl Executor {
             Action::Patch(patch) => {
                 (patch.target.clone(), self.client.patch_object(patch.target, patch.kind, patch.body).await?)
             }
-            Action::Delete(deletion) => return self.delete(deletion).await,
+            Action::Delete(mut deletion) => {
+                let (telling, name) = (deletion.telling.take(), deletion.target.name.clone());
+                let answer = self.delete(deletion).await;
+                self.tell(telling, answer.as_ref().map(|_| name));
+                return answer;
+            }
             Action::Event(_) | Action::WakeAt(_) => return Ok(None),
         };
         Ok(Some((target.group, target.resource, revision_of(&object))))
+    }
+
+    /// Tells people of an outcome; a conflict is not worth telling, the next plan meets it.
+    fn tell(&self, telling: Option<Telling>, outcome: Result<String, &Error>) {
+        let Some(Telling { regarding, done, failed }) = telling else { return };
+        let (r#type, reason, message) = match outcome {
+            Ok(name) => (NORMAL, done.0, format!("{}{name}", done.1)),
+            Err(error) if error.is_conflict() => return,
+            Err(error) => (WARNING, failed.0, format!("{}{error}", failed.1)),
+        };
+        self.recorder.record(Note { regarding, r#type: r#type.to_owned(), reason: reason.to_owned(), message });
     }
 
     /// What is gone already needs no deletion.
@@ -141,4 +164,8 @@ fn revision_of(object: &Object) -> u64 {
         Some(meta) => model::meta::revision(meta),
         None => meta_of_raw(&object.raw).map_or(0, |meta| model::meta::revision(&meta)),
     }
+}
+
+fn name_of(object: &Object) -> String {
+    meta_of_raw(&object.raw).map(|meta| meta.name).unwrap_or_default()
 }

@@ -82,6 +82,26 @@ impl Builder {
         self
     }
 
+    /// As [`Builder::index`], for a resource watched as metadata.
+    ///
+    /// # Panics
+    /// Where the resource is not watched as metadata yet.
+    #[must_use]
+    pub fn index_metadata(
+        mut self,
+        group: &str,
+        plural: &str,
+        name: &'static str,
+        by: impl Fn(&Partial) -> Vec<String> + Send + Sync + 'static,
+    ) -> Self {
+        let indices = &mut self.set::<Partial>(group, plural).indices;
+        if !indices.iter().any(|(present, _)| *present == name) {
+            let by: IndexBy<Partial> = Box::new(by);
+            indices.push((name, by));
+        }
+        self
+    }
+
     /// Calls `listener` with the state before and after, for every change and in order, after the caches show it.
     ///
     /// # Panics

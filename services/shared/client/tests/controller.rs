@@ -32,7 +32,7 @@ impl Controller for Copies {
     type Snapshot = Wanted;
     const NAME: &'static str = "copies";
 
-    fn watches(watches: Watches) -> Watches {
+    fn watches(&self, watches: Watches) -> Watches {
         watches.each::<ConfigMap>().map::<Secret>(|caches, secret| {
             caches
                 .cache::<ConfigMap>()

@@ -131,8 +131,11 @@ pub fn splice_resource_version(raw: &Bytes, revision: u64) -> Result<Bytes, Erro
     Ok(out.into())
 }
 
+/// Before, inside, behind.
+type Around<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+
 /// What stands before the last metadata field, its content, and what stands behind it.
-fn around_metadata(raw: &[u8]) -> Result<(&[u8], &[u8], &[u8]), Error> {
+fn around_metadata(raw: &[u8]) -> Result<Around<'_>, Error> {
     let mut fields = Fields::new(raw);
     let mut found = (&raw[..0], &raw[..0], raw);
     let mut start = 0;

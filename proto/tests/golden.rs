@@ -129,7 +129,8 @@ fn normal(message: &DynamicMessage) -> String {
         };
         let is_scalar = !matches!(field.kind(), Kind::Message(_));
         let is_zero = is_scalar && !field.is_list() && !field.supports_presence() && value.is_default(&field.kind());
-        if !is_zero && !(is_struct && ["{}", "{string=String(\"0\");}"].contains(&written.as_str())) {
+        let is_empty_struct = is_struct && ["{}", "{string=String(\"0\");}"].contains(&written.as_str());
+        if !(is_zero || is_empty_struct) {
             text.push_str(&format!("{}={written};", field.name()));
         }
     }

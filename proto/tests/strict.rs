@@ -237,3 +237,60 @@ fn type_meta_is_read_without_the_rest() {
     );
     assert!(read("[]").is_err() && read("").is_err());
 }
+
+#[test]
+fn explain_has_words_for_the_kinds_people_write() {
+    let mut silent = Vec::new();
+    let kinds = [
+        "core.v1.Pod",
+        "core.v1.PodSpec",
+        "core.v1.Container",
+        "core.v1.ContainerPort",
+        "core.v1.EnvVar",
+        "core.v1.Probe",
+        "core.v1.PodStatus",
+        "core.v1.ContainerStatus",
+        "core.v1.Volume",
+        "core.v1.Service",
+        "core.v1.ServiceSpec",
+        "core.v1.ServicePort",
+        "core.v1.ReplicationController",
+        "core.v1.ReplicationControllerSpec",
+        "core.v1.Namespace",
+        "core.v1.Node",
+        "core.v1.NodeSpec",
+        "core.v1.NodeStatus",
+        "core.v1.ConfigMap",
+        "core.v1.Secret",
+        "core.v1.ServiceAccount",
+        "core.v1.Endpoints",
+        "core.v1.EndpointSubset",
+        "core.v1.Event",
+        "core.v1.ResourceQuota",
+        "core.v1.ResourceQuotaSpec",
+        "discovery.v1.EndpointSlice",
+        "discovery.v1.Endpoint",
+        "meta.v1.ObjectMeta",
+        "meta.v1.LabelSelector",
+    ];
+    for kind in kinds {
+        let id = schema().message(&format!("k8s.api.{kind}")).unwrap();
+        if schema()[id].comment.is_empty() {
+            silent.push(kind.to_owned());
+        }
+        for field in schema().json_fields(id).into_iter().filter(|field| field.comment.is_empty()) {
+            silent.push(format!("{kind} {}", field.json_name));
+        }
+    }
+    // Fields behind feature gates that are off; they come with the feature.
+    silent.retain(|field| {
+        !field.contains("extendedResourceClaimStatus") && !field.contains("nodeAllocatableResourceClaimStatuses")
+    });
+    assert_eq!(silent, Vec::<String>::new());
+    let pod_spec = schema().message("k8s.api.core.v1.PodSpec").unwrap();
+    let node_name = schema().json_field(pod_spec, "nodeName").unwrap();
+    assert_eq!(
+        node_name.comment,
+        "The node the pod runs on; the scheduler sets it, and setting it skips the scheduler."
+    );
+}

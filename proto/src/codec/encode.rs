@@ -51,6 +51,9 @@ pub fn proto_to_value(
     serde_json::from_slice(&json).map_err(|error| Error::Protobuf { path: String::new(), reason: error.to_string() })
 }
 
+/// A message inside one that JSON does not show.
+type Inner<'b> = (MessageId, Cow<'b, [u8]>);
+
 struct Encoder {
     schema: &'static Schema,
 }
@@ -332,12 +335,7 @@ impl Encoder {
     }
 
     /// The message in field `number`, where there is one.
-    fn inner<'b>(
-        &self,
-        message: &Message,
-        number: u32,
-        bytes: &'b [u8],
-    ) -> Result<Option<(MessageId, Cow<'b, [u8]>)>, Error> {
+    fn inner<'b>(&self, message: &Message, number: u32, bytes: &'b [u8]) -> Result<Option<Inner<'b>>, Error> {
         let present = occurrences(bytes, number)?;
         match message.field(number).map(|field| field.field_type) {
             Some(FieldType::Message(id)) if !present.is_empty() => Ok(Some((id, joined(&present)?))),

@@ -1,0 +1,240 @@
+//! `stay explain`: what a field means and which type it has, from the schema; no server is asked.
+
+use anyhow::{anyhow, bail};
+use proto::{
+    codec::{Cardinality, Field, FieldType, MessageId, Scalar, schema},
+    schema::Form,
+};
+
+use crate::{output::Streams, resource};
+
+/// Explain a resource or a field of it: `stay explain pod.spec.containers`
+#[derive(Debug, clap::Args)]
+pub struct Explain {
+    /// TYPE, or TYPE.field.field
+    #[arg(value_name = "TYPE[.FIELD]...")]
+    pub path: String,
+    /// Show the fields of fields, without texts
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
+    pub recursive: bool,
+    /// Of this version: apps/v1
+    #[arg(long)]
+    pub api_version: Option<String>,
+}
+
+/// Width of texts.
+const WIDTH: usize = 80;
+
+impl Explain {
+    pub fn run(self, streams: &mut Streams<'_>) -> anyhow::Result<()> {
+        let mut parts = self.path.split('.');
+        let word = parts.next().unwrap_or_default();
+        let mut info = resource::lookup(word)?;
+        if let Some(version) = &self.api_version {
+            info = resource::of_kind(version, &info.resource.kind)
+                .ok_or_else(|| anyhow!("couldn't find resource for {version:?}, Kind={}", info.resource.kind))?;
+        }
+        let mut message = Some(info.message);
+        let mut field: Option<&Field> = None;
+        for part in parts.filter(|part| !part.is_empty()) {
+            let inside = message
+                .ok_or_else(|| anyhow!("field {part:?} does not exist: {} is no object", type_of_field(field)))?;
+            let found = schema().json_field(inside, part).ok_or_else(|| unknown(inside, part))?;
+            (field, message) = (Some(found), message_of(found));
+        }
+
+        let out = &mut *streams.out;
+        if !info.resource.group.is_empty() {
+            writeln!(out, "GROUP:      {}", info.resource.group)?;
+        }
+        writeln!(out, "KIND:       {}", info.resource.kind)?;
+        writeln!(out, "VERSION:    {}\n", info.resource.version)?;
+        if let Some(field) = field {
+            writeln!(out, "FIELD: {} <{}>{}\n", field.json_name, type_of(field), required(field))?;
+        }
+        let own = field.map_or("", |field| field.comment.trim());
+        let of_message = message.map_or("", |message| schema()[message].comment.trim());
+        writeln!(out, "DESCRIPTION:")?;
+        match (own, of_message) {
+            ("", "") => writeln!(out, "    <empty>")?,
+            (text, "") | ("", text) => wrapped(out, text, 4)?,
+            (own, of_message) => {
+                wrapped(out, own, 4)?;
+                wrapped(out, of_message, 4)?;
+            }
+        }
+        if let Some(message) = message.filter(|message| schema()[*message].form == Form::Plain) {
+            writeln!(out, "\nFIELDS:")?;
+            self.print_fields(out, message, field.is_none(), 2, &mut vec![message])?;
+        }
+        writeln!(out)?;
+        Ok(())
+    }
+
+    fn print_fields(
+        &self,
+        out: &mut dyn std::io::Write,
+        message: MessageId,
+        is_top: bool,
+        indent: usize,
+        inside: &mut Vec<MessageId>,
+    ) -> anyhow::Result<()> {
+        let pad = " ".repeat(indent);
+        let mut fields: Vec<(&str, String, &str, Option<&Field>)> = schema()
+            .json_fields(message)
+            .into_iter()
+            .map(|field| {
+                (field.json_name, format!("<{}>{}", type_of(field), required(field)), field.comment.trim(), Some(field))
+            })
+            .collect();
+        if is_top {
+            fields.push((
+                "apiVersion",
+                "<string>".to_owned(),
+                "Version of the form this object is written in, with its group.",
+                None,
+            ));
+            fields.push(("kind", "<string>".to_owned(), "The type of this object.", None));
+        }
+        fields.sort_by_key(|(name, ..)| *name);
+        for (name, of_type, text, field) in fields {
+            writeln!(out, "{pad}{name}\t{of_type}")?;
+            if !self.recursive {
+                if !text.is_empty() {
+                    wrapped(out, text, indent + 2)?;
+                }
+                writeln!(out)?;
+                continue;
+            }
+            let inner = field
+                .and_then(message_of)
+                .filter(|inner| schema()[*inner].form == Form::Plain && !inside.contains(inner));
+            if let Some(inner) = inner {
+                inside.push(inner);
+                self.print_fields(out, inner, false, indent + 2, inside)?;
+                inside.pop();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn message_of(field: &Field) -> Option<MessageId> {
+    match field.field_type {
+        FieldType::Message(message) => Some(message),
+        FieldType::Scalar(_) => None,
+    }
+}
+
+fn unknown(message: MessageId, part: &str) -> anyhow::Error {
+    let names = schema().json_fields(message).into_iter().map(|field| field.json_name.to_owned());
+    match resource::nearest(part, names) {
+        Some(near) => anyhow!("field {part:?} does not exist: did you mean {near:?}?"),
+        None => anyhow!("field {part:?} does not exist"),
+    }
+}
+
+fn required(field: &Field) -> &'static str {
+    if field.schema.required { " -required-" } else { "" }
+}
+
+fn type_of_field(field: Option<&Field>) -> String {
+    field.map(type_of).unwrap_or_default()
+}
+
+/// `string`, `[]Container`, `map[string]Quantity`
+fn type_of(field: &Field) -> String {
+    let element = match field.field_type {
+        FieldType::Scalar(Scalar::Bool) => "boolean".to_owned(),
+        FieldType::Scalar(Scalar::Int32 | Scalar::Int64) => "integer".to_owned(),
+        FieldType::Scalar(Scalar::Double) => "number".to_owned(),
+        FieldType::Scalar(Scalar::String | Scalar::Bytes) => "string".to_owned(),
+        FieldType::Message(message) => match schema()[message].form {
+            Form::Time | Form::MicroTime | Form::Duration | Form::Quantity | Form::IntOrString | Form::Plain => {
+                schema()[message].name.to_owned()
+            }
+            Form::Items => "[]string".to_owned(),
+            _ => "Object".to_owned(),
+        },
+    };
+    match field.cardinality {
+        Cardinality::List => format!("[]{element}"),
+        Cardinality::Map => format!("map[string]{element}"),
+        _ => element,
+    }
+}
+
+fn wrapped(out: &mut dyn std::io::Write, text: &str, indent: usize) -> anyhow::Result<()> {
+    let pad = " ".repeat(indent);
+    for paragraph in text.split("\n\n") {
+        let mut line = String::new();
+        for word in paragraph.split_whitespace() {
+            if !line.is_empty() && indent + line.len() + 1 + word.len() > WIDTH {
+                writeln!(out, "{pad}{line}")?;
+                line.clear();
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        if line.is_empty() {
+            bail!("a text of the schema has an empty paragraph");
+        }
+        writeln!(out, "{pad}{line}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use crate::verb::stage::Stage;
+
+    #[tokio::test]
+    async fn a_field_is_explained_with_its_type() {
+        let stage = Stage::new().await;
+        let text = stage.run("explain pod.spec.containers").await;
+        assert!(
+            text.starts_with(
+                "KIND:       Pod\nVERSION:    v1\n\nFIELD: containers <[]Container> -required-\n\nDESCRIPTION:\n"
+            ),
+            "{text}"
+        );
+        assert!(text.contains("\nFIELDS:\n  args\t<[]string>\n"), "{text}");
+        assert!(text.contains("  name\t<string> -required-\n"), "{text}");
+        assert!(text.contains("  resources\t<ResourceRequirements>\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_field_is_answered_with_a_near_one() {
+        let stage = Stage::new().await;
+        stage
+            .check(
+                "explain pod.spec.container",
+                expect![[r#"
+            stderr: error: field "container" does not exist: did you mean "containers"?
+            exit code 1
+        "#]],
+            )
+            .await;
+        stage
+            .check(
+                "explain pod.spec.nodeName.x",
+                expect![[r#"
+            stderr: error: field "x" does not exist: string is no object
+            exit code 1
+        "#]],
+            )
+            .await;
+    }
+
+    #[tokio::test]
+    async fn fields_of_fields_are_listed() {
+        let stage = Stage::new().await;
+        let text = stage.run("explain deployment --recursive").await;
+        assert!(text.starts_with("GROUP:      apps\nKIND:       Deployment\n"), "{text}");
+        assert!(text.contains("      spec\t<PodSpec>\n"), "{text}");
+    }
+}

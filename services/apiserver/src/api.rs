@@ -2,15 +2,23 @@
 //!
 //! A door translates its protocol into these calls and back, and decides nothing.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use bytes::Bytes;
+use kit::{clock::Clock, life::Shutdown};
 use proto::{
-    codec::ResourceInfo,
-    k8s::meta::v1::{DeleteOptions, ObjectMeta},
+    codec::{MessageId, ResourceInfo},
+    k8s::meta::v1::ObjectMeta,
 };
 
-use crate::refusal::{Refusal, Result};
+use crate::{
+    Options,
+    gate::{admission::QuotaLocks, cluster::Cluster},
+    grpc::nodes::NodeChannels,
+    refusal::{Refusal, Result},
+    registry::Catalog,
+    storage::{ExpiryLeases, Hub, Objects},
+};
 
 /// Who asks. The server puts an `Arc<RequestContext>` into every request's extensions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +30,7 @@ pub struct RequestContext {
 }
 
 /// What is meant: a resource and, where asked, one object of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Target<'a> {
     pub resource: &'static ResourceInfo,
     /// Empty for cluster-scoped resources, and for lists over all namespaces.
@@ -33,38 +41,77 @@ pub struct Target<'a> {
 }
 
 /// An object as it is read: its message with the resourceVersion put in.
-#[derive(Debug)]
 pub struct Stored {
+    /// The resource it was asked for at; for a `Scale` the one that is scaled.
     pub resource: &'static ResourceInfo,
     pub revision: u64,
     /// The message's bytes (`k8s.api.core.v1.Pod`), resourceVersion included. No envelope.
     pub raw: Bytes,
+    /// What `raw` is: the resource's own kind, or the one its subresource speaks.
+    pub form: Form,
     json: OnceLock<Bytes>,
     row: OnceLock<Bytes>,
 }
 
-impl Stored {
-    pub fn new(resource: &'static ResourceInfo, revision: u64, raw: Bytes) -> Self {
-        Self { resource, revision, raw, json: OnceLock::new(), row: OnceLock::new() }
+/// A kind as the wire knows it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Form {
+    pub message: MessageId,
+    /// The arm of `forestay.api.v1.Object`.
+    pub arm: u32,
+    /// "v1", "apps/v1"
+    pub api_version: &'static str,
+    /// "Pod"
+    pub kind: &'static str,
+}
+
+impl Form {
+    /// The form whose arm of `forestay.api.v1.Object` is `arm`.
+    pub fn of_arm(arm: u32) -> Option<Self> {
+        static FORMS: LazyLock<Vec<Option<Form>>> = LazyLock::new(|| {
+            let last = proto::ARMS.iter().map(|(arm, ..)| *arm).max().unwrap_or(0);
+            let mut forms = vec![None; last as usize + 1];
+            for (arm, message, api_version, kind) in proto::ARMS {
+                let message = proto::codec::schema().message(message);
+                forms[*arm as usize] = message.map(|message| Form { message, arm: *arm, api_version, kind });
+            }
+            forms
+        });
+        FORMS.get(arm as usize).copied().flatten()
     }
 
-    /// "v1", "apps/v1"
-    pub fn api_version(&self) -> String {
-        let named = &self.resource.resource;
-        if named.group.is_empty() { named.version.clone() } else { format!("{}/{}", named.group, named.version) }
+    /// The form of a resource's own objects.
+    pub fn of(resource: &ResourceInfo) -> Self {
+        Self::of_arm(resource.arm).expect("every resource's kind is an arm of Object")
+    }
+}
+
+impl std::fmt::Debug for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stored").field("kind", &self.form.kind).field("revision", &self.revision).finish_non_exhaustive()
+    }
+}
+
+impl Stored {
+    pub fn new(resource: &'static ResourceInfo, revision: u64, raw: Bytes) -> Self {
+        Self::of_form(resource, Form::of(resource), revision, raw)
+    }
+
+    pub fn of_form(resource: &'static ResourceInfo, form: Form, revision: u64, raw: Bytes) -> Self {
+        Self { resource, revision, raw, form, json: OnceLock::new(), row: OnceLock::new() }
     }
 
     /// The object as JSON, rendered once however many ask.
     ///
     /// # Errors
-    /// Where the stored bytes are not the resource's message.
+    /// Where the stored bytes are not the form's message.
     pub fn json(&self) -> Result<Bytes> {
         if let Some(json) = self.json.get() {
             return Ok(json.clone());
         }
         let mut out = Vec::with_capacity(self.raw.len() * 4);
-        let kind = &self.resource.resource.kind;
-        proto::codec::proto_to_json(self.resource.message, &self.raw, Some((&self.api_version(), kind)), &mut out)
+        let Form { message, api_version, kind, .. } = self.form;
+        proto::codec::proto_to_json(message, &self.raw, Some((api_version, kind)), &mut out)
             .map_err(Refusal::internal)?;
         Ok(self.json.get_or_init(|| out.into()).clone())
     }
@@ -77,9 +124,9 @@ impl Stored {
     /// Metadata alone; the rest is not decoded.
     ///
     /// # Errors
-    /// Where the stored bytes are not the resource's message.
+    /// Where the stored bytes are not the form's message.
     pub fn metadata(&self) -> Result<ObjectMeta> {
-        crate::storage::partial::metadata(&self.raw).map_err(Refusal::internal)
+        proto::envelope::metadata(&self.raw).map_err(Refusal::internal)
     }
 }
 
@@ -112,7 +159,7 @@ pub struct Listed {
 }
 
 /// One part of a watch.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WatchSet {
     pub resource: &'static ResourceInfo,
     pub namespace: String,
@@ -214,5 +261,28 @@ pub struct PodBinding {
     pub node: String,
 }
 
-/// Deletion as both doors carry it.
-pub type Deletion = DeleteOptions;
+/// The API: the registry's verbs behind the gate, over one store. Both doors hold it; `registry/verb` implements it.
+pub struct Api {
+    pub(crate) objects: Objects,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) catalog: Catalog,
+    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) quotas: QuotaLocks,
+    pub(crate) leases: ExpiryLeases,
+    pub(crate) nodes: NodeChannels,
+    pub(crate) options: Options,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) shutdown: Shutdown,
+}
+
+impl RequestContext {
+    /// Whoever shows no certificate.
+    pub fn anonymous() -> Self {
+        Self { user: "system:anonymous".to_owned(), groups: vec!["system:unauthenticated".to_owned()] }
+    }
+
+    /// The apiserver itself.
+    pub fn own() -> Self {
+        Self { user: "system:apiserver".to_owned(), groups: vec!["system:masters".to_owned()] }
+    }
+}

@@ -186,7 +186,9 @@ pub fn response(code: StatusCode, media_type: &str, body: impl Into<Body>) -> Re
     let mut response = Response::new(body.into());
     *response.status_mut() = code;
     let media_type = HeaderValue::from_str(media_type).unwrap_or(HeaderValue::from_static(accept::JSON));
-    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, media_type);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     response
 }
 
@@ -366,4 +368,115 @@ fn rendered_row(stored: &Stored, wanted: Wanted) -> Result<Bytes> {
     out.extend_from_slice(&object);
     out.push(b'}');
     Ok(out.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use http_body_util::BodyExt;
+    use proto::k8s::core::v1::{Pod, PodStatus};
+
+    use super::{super::path, *};
+
+    fn pod(name: &str, phase: &str) -> Stored {
+        let status = Some(PodStatus { phase: phase.to_owned(), ..Default::default() });
+        let mut pod = Pod { status, ..Default::default() };
+        let meta = proto::Kind::meta_mut(&mut pod);
+        (meta.name, meta.namespace, meta.resource_version) = (name.to_owned(), "a".to_owned(), "7".to_owned());
+        Stored::new(path::resource("", "v1", "pods").unwrap(), 7, pod.encode_to_vec().into())
+    }
+
+    async fn body(response: Response) -> Bytes {
+        response.into_body().collect().await.unwrap().to_bytes()
+    }
+
+    async fn shown(encoding: Encoding, view: View, include: Include) -> Bytes {
+        let listed = Listed {
+            revision: 9,
+            items: vec![pod("one", "Running"), pod("two", "Succeeded")],
+            continue_: "next".to_owned(),
+            remaining: Some(3),
+        };
+        let form = Form::of(path::resource("", "v1", "pods").unwrap());
+        body(list(form, &listed, Wanted::new(encoding, view, include)).unwrap()).await
+    }
+
+    #[tokio::test]
+    async fn a_list_stands_at_one_revision_and_says_what_is_left() {
+        let text = shown(Encoding::Yaml, View::Metadata, Include::Metadata).await;
+        expect![[r#"
+            kind: PartialObjectMetadataList
+            apiVersion: meta.k8s.io/v1
+            metadata:
+              resourceVersion: "9"
+              continue: next
+              remainingItemCount: 3
+            items:
+            - kind: PartialObjectMetadata
+              apiVersion: meta.k8s.io/v1
+              metadata:
+                name: one
+                namespace: a
+                resourceVersion: "7"
+            - kind: PartialObjectMetadata
+              apiVersion: meta.k8s.io/v1
+              metadata:
+                name: two
+                namespace: a
+                resourceVersion: "7"
+        "#]]
+        .assert_eq(std::str::from_utf8(&text).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_table_has_rows_with_as_much_of_the_object_as_asked_for() {
+        let rows = |bytes: Bytes| {
+            let table: Value = serde_json::from_slice(&bytes).unwrap();
+            table["rows"].as_array().unwrap().iter().map(|row| format!("{row}\n")).collect::<String>()
+        };
+        expect![[r#"
+            {"cells":["one","0/0","Running","0","<unknown>","<none>","<none>","<none>","<none>"],"object":null}
+            {"cells":["two","0/0","Succeeded","0","<unknown>","<none>","<none>","<none>","<none>"],"conditions":[{"type":"Completed","status":"True","reason":"Succeeded","message":"The pod has run to its end."}],"object":null}
+        "#]]
+        .assert_eq(&rows(shown(Encoding::Json, View::Table, Include::Nothing).await));
+        let with_metadata = rows(shown(Encoding::Json, View::Table, Include::Metadata).await);
+        assert!(with_metadata.contains(r#""object":{"kind":"PartialObjectMetadata","#), "{with_metadata}");
+        let with_object = rows(shown(Encoding::Json, View::Table, Include::Object).await);
+        assert!(with_object.contains(r#""object":{"kind":"Pod","#), "{with_object}");
+    }
+
+    #[tokio::test]
+    async fn protobuf_lists_are_enveloped_and_pass_stored_bytes_through() {
+        let bytes = shown(Encoding::Protobuf, View::Full, Include::Metadata).await;
+        let (meta, raw) = envelope::unwrap(&bytes).unwrap();
+        assert_eq!((meta.api_version.as_str(), meta.kind.as_str()), ("v1", "PodList"));
+        let list = proto::k8s::core::v1::PodList::decode(raw).unwrap();
+        assert_eq!(list.metadata.unwrap().remaining_item_count, Some(3));
+        assert_eq!(list.items[1].encode_to_vec(), pod("two", "Succeeded").raw);
+    }
+
+    #[tokio::test]
+    async fn refusals_are_statuses_in_the_clients_form() {
+        let busy = Refusal::too_many_requests("try later", 4);
+        let response = refusal(&busy, Encoding::Json);
+        assert_eq!(
+            (response.status(), &response.headers()["retry-after"]),
+            (StatusCode::TOO_MANY_REQUESTS, &HeaderValue::from(4))
+        );
+        expect![[
+            r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"try later","reason":"TooManyRequests","details":{"retryAfterSeconds":4},"code":429}"#
+        ]]
+        .assert_eq(std::str::from_utf8(&body(response).await).unwrap());
+        let (meta, raw) = envelope::unwrap(&body(refusal(&busy, Encoding::Protobuf)).await).unwrap();
+        assert_eq!((meta.kind.as_str(), Status::decode(raw).unwrap().code), ("Status", 429));
+    }
+
+    #[test]
+    fn warnings_are_quoted() {
+        let mut response = response(StatusCode::OK, accept::JSON, "");
+        warn(&mut response, &["unknown field \"spec.x\"".to_owned(), "naïve\n".to_owned()]);
+        let values: Vec<_> =
+            response.headers().get_all(header::WARNING).iter().map(|value| value.to_str().unwrap()).collect();
+        assert_eq!(values, [r#"299 - "unknown field \"spec.x\"""#, r#"299 - "na\u{ef}ve\u{a}""#]);
+    }
 }

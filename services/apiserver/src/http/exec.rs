@@ -15,8 +15,7 @@ use futures::{SinkExt, Stream, StreamExt, stream::SplitStream};
 use http::{header, request::Parts};
 use proto::{
     forestay::node::v1::{
-        Container, StreamRequest, StreamResponse, StreamStart, TerminalSize, stream_request::Input,
-        stream_response::Output,
+        StreamRequest, StreamResponse, StreamStart, TerminalSize, stream_request::Input, stream_response::Output,
     },
     k8s::meta::v1::{Status, StatusCause, StatusDetails},
 };
@@ -26,6 +25,7 @@ use tokio::sync::mpsc;
 use super::{answer, path::ObjectPath, query::Query, text};
 use crate::{
     api::{Api, RequestContext},
+    grpc::nodes::{OnNode, refused},
     refusal::{Refusal, Result},
 };
 
@@ -49,34 +49,35 @@ pub async fn serve(
     mut parts: Parts,
     query: &Query,
 ) -> Result<Response> {
-    let start = start(path, query)?;
+    let start = start(query)?;
     let is_exec = path.subresource == "exec";
     if is_exec && start.command.is_empty() {
         return Err(Refusal::bad_request("you must specify at least one command for the container"));
     }
+    // Refused before the protocol is looked at: kubectl tries the older one next, and shows what that is told.
+    let OnNode { mut client, target, node } = api.node_of(context, path.target(), &query.text("container")).await?;
     check_protocol(&parts)?;
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &())
         .await
         .map_err(|rejection| Refusal::bad_request(format!("upgrade to a WebSocket: {rejection}")))?;
-    // The node answers first, so that a missing container is a plain refusal.
     let (sender, input) = mpsc::channel(INPUT_QUEUE);
-    let input = tokio_stream::wrappers::ReceiverStream::new(input);
-    let start = StreamRequest { input: Some(Input::Start(start)) };
-    let requests = futures::stream::once(async { start }).chain(input).boxed();
-    let output = if is_exec { api.exec(context, requests).await? } else { api.attach(context, requests).await? };
+    let start = StreamRequest { input: Some(Input::Start(StreamStart { target: Some(target), ..start })) };
+    let requests = futures::stream::once(async { start }).chain(tokio_stream::wrappers::ReceiverStream::new(input));
+    let answer = if is_exec { client.exec(requests).await } else { client.attach(requests).await };
+    // For the same reason a node's refusal travels on the error channel of a WebSocket that is open.
+    let output = match answer {
+        Ok(answer) => answer.into_inner().map(move |part| part.map_err(|status| refused(&node, status))).boxed(),
+        Err(status) => futures::stream::iter([Err(refused(&node, status))]).boxed(),
+    };
     Ok(upgrade.protocols(PROTOCOLS).on_upgrade(move |socket| run(socket, sender, output)))
 }
 
-fn start(path: &ObjectPath, query: &Query) -> Result<StreamStart> {
+/// What is to run, and which streams are carried.
+fn start(query: &Query) -> Result<StreamStart> {
     let flag = |name: &str| query.flag(name).map(Option::unwrap_or_default);
     let tty = flag("tty")?;
     Ok(StreamStart {
-        target: Some(Container {
-            namespace: path.namespace.clone(),
-            pod: path.name.clone(),
-            uid: String::new(),
-            container: query.text("container"),
-        }),
+        target: None,
         command: query.all("command").map(str::to_owned).collect(),
         stdin: flag("stdin")?,
         stdout: flag("stdout")?,
@@ -217,7 +218,7 @@ fn exit_status(code: i32) -> Status {
 mod tests {
     use expect_test::expect;
 
-    use super::{super::path, *};
+    use super::*;
 
     fn parts(uri: &str, headers: &[(&str, &str)]) -> Parts {
         let mut request = http::Request::get(uri);
@@ -231,10 +232,7 @@ mod tests {
     fn the_query_says_what_to_run_and_which_streams_to_carry() {
         let uri = "/api/v1/namespaces/a/pods/web/exec?command=sh&command=-c&command=echo%20hi&container=c&stdin=true&stdout=true\
                    &stderr=true&tty=true";
-        let Some(path::Path::Object(path)) = path::parse("/api/v1/namespaces/a/pods/web/exec") else {
-            panic!("a path")
-        };
-        let start = start(&path, &Query::of(&uri.parse().unwrap()).unwrap()).unwrap();
+        let start = start(&Query::of(&uri.parse().unwrap()).unwrap()).unwrap();
         assert_eq!(start.command, ["sh", "-c", "echo hi"]);
         assert!(start.stdin && start.stdout && start.tty && !start.stderr);
     }

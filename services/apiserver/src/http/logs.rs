@@ -1,29 +1,29 @@
 //! A container's output as plain text: `pods/x/log`.
 
 use axum::{body::Body, response::Response};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use http::StatusCode;
-use proto::{
-    forestay::node::v1::{Container, LogsRequest},
-    k8s::meta::v1::Time,
-    time,
-};
+use proto::{forestay::node::v1::LogsRequest, k8s::meta::v1::Time, time};
 
 use super::{answer, query::Query};
 use crate::{
     api::{Api, RequestContext, Target},
+    grpc::nodes::{OnNode, refused},
     refusal::{Refusal, Result},
 };
 
 pub async fn serve(api: &Api, context: &RequestContext, target: Target<'_>, query: &Query) -> Result<Response> {
-    let request = request(target, query)?;
-    let chunks = api.logs(context, request).await?;
+    let options = options(query)?;
+    let OnNode { mut client, target, node } = api.node_of(context, target, &query.text("container")).await?;
+    let request = LogsRequest { target: Some(target), ..options };
+    let answer = client.logs(request).await.map_err(|status| refused(&node, status))?;
     // A break on the way ends the text: its status has been sent long ago.
-    let bytes = chunks.map_ok(|response| response.chunk).map(|chunk| chunk.map_err(std::io::Error::other));
-    Ok(answer::response(StatusCode::OK, "text/plain", Body::from_stream(bytes)))
+    let chunks = answer.into_inner().map(|part| part.map(|response| response.chunk).map_err(std::io::Error::other));
+    Ok(answer::response(StatusCode::OK, "text/plain", Body::from_stream(chunks)))
 }
 
-fn request(target: Target<'_>, query: &Query) -> Result<LogsRequest> {
+/// What of the output is asked for.
+fn options(query: &Query) -> Result<LogsRequest> {
     let since_time = match query.get("sinceTime") {
         None => None,
         Some(text) => {
@@ -38,12 +38,7 @@ fn request(target: Target<'_>, query: &Query) -> Result<LogsRequest> {
         return Err(Refusal::bad_request("at most one of sinceTime or sinceSeconds may be specified"));
     }
     Ok(LogsRequest {
-        target: Some(Container {
-            namespace: target.namespace.to_owned(),
-            pod: target.name.to_owned(),
-            uid: String::new(),
-            container: query.text("container"),
-        }),
+        target: None,
         follow: query.flag("follow")?.unwrap_or_default(),
         previous: query.flag("previous")?.unwrap_or_default(),
         timestamps: query.flag("timestamps")?.unwrap_or_default(),
@@ -56,12 +51,11 @@ fn request(target: Target<'_>, query: &Query) -> Result<LogsRequest> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::path, *};
+    use super::*;
 
     fn read(text: &str) -> Result<LogsRequest> {
         let uri = format!("/api/v1/namespaces/a/pods/web/log?{text}").parse().unwrap();
-        let Some(path::Path::Object(path)) = path::parse("/api/v1/namespaces/a/pods/web/log") else { panic!("a path") };
-        request(path.target(), &Query::of(&uri).unwrap())
+        options(&Query::of(&uri).unwrap())
     }
 
     #[test]
@@ -71,8 +65,6 @@ mod tests {
              &sinceTime=2026-01-02T03:04:05Z",
         )
         .unwrap();
-        let target = asked.target.clone().unwrap();
-        assert_eq!((target.namespace.as_str(), target.pod.as_str(), target.container.as_str()), ("a", "web", "c"));
         assert!(asked.follow && asked.previous && asked.timestamps);
         assert_eq!((asked.tail_lines, asked.limit_bytes, asked.since_seconds), (Some(0), Some(9), None));
         assert_eq!(asked.since_time.unwrap().seconds, 1_767_323_045);

@@ -73,7 +73,7 @@ fn document(group: &str, version: &str) -> Value {
     }
     json!({
         "openapi": "3.0.0",
-        "info": { "title": "Forestay, a Kubernetes API", "version": super::version::GIT_VERSION },
+        "info": { "title": "Forestay, a Kubernetes API", "version": crate::git_version() },
         "paths": paths,
         "components": { "schemas": schemas.rendered() },
     })

@@ -2,18 +2,17 @@
 
 use serde_json::{Value, json};
 
-/// The Kubernetes API level with our own version behind the plus.
-pub const GIT_VERSION: &str = concat!("v1.36.0+forestay.", env!("CARGO_PKG_VERSION"));
+use crate::{VERSION_MAJOR, VERSION_MINOR, git_version};
 
 pub fn document() -> Value {
     json!({
-        "major": "1",
-        "minor": "36",
-        "emulationMajor": "1",
-        "emulationMinor": "36",
-        "minCompatibilityMajor": "1",
-        "minCompatibilityMinor": "35",
-        "gitVersion": GIT_VERSION,
+        "major": VERSION_MAJOR,
+        "minor": VERSION_MINOR,
+        "emulationMajor": VERSION_MAJOR,
+        "emulationMinor": VERSION_MINOR,
+        "minCompatibilityMajor": VERSION_MAJOR,
+        "minCompatibilityMinor": VERSION_MINOR,
+        "gitVersion": git_version(),
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z",

@@ -3,7 +3,7 @@
 //! ```text
 //! request -> node -> consensus (one fsync per batch) -> machine (pure) -> engine (one batch) -> watch, answer
 //! ```
-//! It has never heard of a Pod. [`Node`] is a running member; [`serve`] puts etcd's gRPC API in front of one.
+//! It has never heard of a Pod. [`Node`] is a running member; [`Node::serve`] puts etcd's gRPC API in front of one.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod consensus;
@@ -11,6 +11,9 @@ pub mod engine;
 mod lease;
 pub mod machine;
 mod node;
+mod serve;
 pub mod watch;
+
+pub use serve::ServerConfig;
 
 pub use node::{ETCD_VERSION, Engine, Node, Options};

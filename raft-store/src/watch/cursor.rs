@@ -39,7 +39,8 @@ impl Interest {
     pub fn of(create: &WatchCreateRequest) -> Interest {
         let filters = |filter: FilterType| create.filters.contains(&(filter as i32));
         Interest {
-            key: create.key.clone(),
+            // No key means the smallest one, as in etcd.
+            key: if create.key.is_empty() { Bytes::from_static(&[0]) } else { create.key.clone() },
             range_end: create.range_end.clone(),
             puts: !filters(FilterType::Noput),
             deletes: !filters(FilterType::Nodelete),

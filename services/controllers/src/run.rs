@@ -15,7 +15,7 @@ use kit::{
 };
 use tokio::net::TcpListener;
 
-use crate::{ReplicationControllers, explain};
+use crate::{EndpointsOfServices, Nodes, PodCidrs, ReplicationControllers, explain};
 
 /// The name events and leases carry, as Kubernetes' users know it.
 const COMPONENT: &str = "kube-controller-manager";
@@ -102,6 +102,10 @@ pub async fn run(options: Options, client: Client, shutdown: Shutdown) -> anyhow
 
 /// The list of controllers.
 fn start(options: &Options, client: &Client, tasks: &Tasks, term: &Shutdown) -> Vec<Running> {
-    let host = Host::new(client.clone(), options.clock.clone()).with(ReplicationControllers);
+    let host = Host::new(client.clone(), options.clock.clone())
+        .with(ReplicationControllers)
+        .with(Nodes::new(options.node_monitor_grace, options.eviction_after))
+        .with(PodCidrs { network: options.pod_cidr, prefix: options.node_prefix })
+        .with(EndpointsOfServices);
     vec![host.start(COMPONENT, tasks, term.clone())]
 }

@@ -2,6 +2,7 @@
 
 The code it imports is generated from proto/ (see docs/clients.md):
 
+    pods.py --kubeconfig admin.kubeconfig list
     pods.py --server 127.0.0.1:6443 --ca ca.crt --cert admin.crt --key admin.key list
     pods.py ... create NAME [--image IMAGE]
     pods.py ... watch [--seconds N]
@@ -10,11 +11,13 @@ The code it imports is generated from proto/ (see docs/clients.md):
 """
 
 import argparse
+import base64
 import sys
 import threading
 import time
 
 import grpc
+import yaml
 from grpc_status import rpc_status
 
 from forestay.api.v1 import object_pb2, objects_pb2, objects_pb2_grpc
@@ -26,12 +29,30 @@ CALL_SECONDS = 10
 EVENT_NAMES = {value.number: value.name for value in objects_pb2.WatchEvent.Type.DESCRIPTOR.values}
 
 
-def connect(server, ca, cert, key):
-    """A channel that trusts the cluster's CA and shows a client certificate."""
-    read = lambda path: open(path, "rb").read()
-    credentials = grpc.ssl_channel_credentials(
-        root_certificates=read(ca), private_key=read(key), certificate_chain=read(cert)
+def from_kubeconfig(path):
+    """server, CA, certificate and key of the current context."""
+    with open(path) as file:
+        config = yaml.safe_load(file)
+    named = lambda kind, name: next(entry[kind] for entry in config[kind + "s"] if entry["name"] == name)
+    context = named("context", config["current-context"])
+    cluster, user = named("cluster", context["cluster"]), named("user", context["user"])
+    pem = lambda entry, key: base64.b64decode(entry[key + "-data"])
+    return (
+        cluster["server"].removeprefix("https://"),
+        pem(cluster, "certificate-authority"),
+        pem(user, "client-certificate"),
+        pem(user, "client-key"),
     )
+
+
+def from_files(server, ca, cert, key):
+    read = lambda path: open(path, "rb").read()
+    return server, read(ca), read(cert), read(key)
+
+
+def connect(server, ca, cert, key):
+    """A channel that trusts the cluster's CA and shows a client certificate; all three are PEM."""
+    credentials = grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
     # Lists come in chunks, but one object may be larger than gRPC's default of 4 MiB allows.
     return grpc.secure_channel(server, credentials, options=[("grpc.max_receive_message_length", 16 << 20)])
 
@@ -186,10 +207,11 @@ def check(pods, image):
 
 def arguments():
     parser = argparse.ArgumentParser(description="Pods over Forestay's gRPC door")
-    parser.add_argument("--server", required=True, help="host:port of the API server")
-    parser.add_argument("--ca", required=True, help="the cluster CA's certificate, PEM")
-    parser.add_argument("--cert", required=True, help="the client's certificate, PEM")
-    parser.add_argument("--key", required=True, help="the client's key, PEM")
+    parser.add_argument("--kubeconfig", help="takes server and certificates from here")
+    parser.add_argument("--server", help="host:port of the API server")
+    parser.add_argument("--ca", help="the cluster CA's certificate, PEM")
+    parser.add_argument("--cert", help="the client's certificate, PEM")
+    parser.add_argument("--key", help="the client's key, PEM")
     parser.add_argument("--namespace", default="default")
     parser.add_argument("--image", default="forestay/hello:latest")
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -198,12 +220,16 @@ def arguments():
     verbs.add_parser("watch").add_argument("--seconds", type=float)
     verbs.add_parser("delete").add_argument("name")
     verbs.add_parser("check")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not args.kubeconfig and not (args.server and args.ca and args.cert and args.key):
+        parser.error("give --kubeconfig, or --server with --ca, --cert and --key")
+    return args
 
 
 def main():
     args = arguments()
-    with connect(args.server, args.ca, args.cert, args.key) as channel:
+    given = from_kubeconfig(args.kubeconfig) if args.kubeconfig else from_files(args.server, args.ca, args.cert, args.key)
+    with connect(*given) as channel:
         pods = Pods(channel, args.namespace)
         try:
             if args.verb == "list":

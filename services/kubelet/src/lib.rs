@@ -1,0 +1,201 @@
+//! Runs the pods of one node, and tells the API how they and the node are.
+//!
+//! One worker for each pod ([`pod::worker`]) compares what is wanted with what the runtime has, plans
+//! ([`pod::plan`], pure), and sets the node's [hands](pod::hands) to work. All state is rebuilt from the runtime's
+//! labels: a kubelet may be killed at any time, and no container notices.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod crew;
+mod events;
+pub mod network;
+pub mod node;
+mod objects;
+mod options;
+pub mod pod;
+mod probe;
+pub mod runtime;
+pub mod volume;
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use client::{Cache, Client, Reflector, Selection, events::Recorder};
+use ipnet::Ipv4Net;
+use kit::life::{Shutdown, Tasks};
+use proto::k8s::core::v1::{Node, Pod, Service};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tracing::{info, warn};
+
+pub use options::{Options, RuntimeChoice, ServerTls};
+
+use crew::{Crew, Sources};
+use events::Events;
+use network::Network;
+use node::{Health, Profile, facts, lease};
+use objects::Objects;
+use pod::{
+    files::ClusterDns,
+    hands::Hands,
+    snapshot::NodeFacts,
+    spec::NodeSetup,
+};
+use probe::Prober;
+use runtime::Runtime;
+use volume::Volumes;
+
+/// Runs a node until `shutdown`; containers go on running after it.
+///
+/// # Errors
+/// Where the runtime is not there at the start, or the node cannot be set up.
+pub async fn run(options: Options, client: Client, shutdown: Shutdown) -> anyhow::Result<()> {
+    let tasks = Tasks::new();
+    let outcome = tokio::select! {
+        () = shutdown.triggered() => Ok(()),
+        outcome = start(&options, client, &tasks, shutdown.clone()) => outcome,
+    };
+    if outcome.is_ok() {
+        shutdown.triggered().await;
+    }
+    tasks.join(STOP_GRACE).await;
+    outcome
+}
+
+/// Tasks only have to notice; nothing of theirs is lost.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+const REGISTER_RETRY: Duration = Duration::from_millis(500);
+
+async fn start(options: &Options, client: Client, tasks: &Tasks, shutdown: Shutdown) -> anyhow::Result<()> {
+    let is_hollow = matches!(options.runtime, RuntimeChoice::Fake(_));
+    let runtime = open_runtime(options).await?;
+    let version = runtime.version().await.context("ask the container runtime for its version")?;
+    let machine = facts::Machine::read(&version.root_dir, options.node_ip);
+    let port = options.listen.map_or(0, |address| address.port());
+    let profile = Arc::new(Profile::new(options, machine, version.clone(), port));
+
+    let (change_sender, changes) = mpsc::unbounded_channel();
+    let reflector = watch_api(&client, options, is_hollow, change_sender, tasks, &shutdown);
+    let recorder = Recorder::start(client.clone(), "kubelet", &options.node_name, tasks, shutdown.clone());
+    let events = Events::new(recorder, is_hollow);
+
+    let health = facts::health(None, &options.root_dir);
+    let node = register(&profile, &client, &health).await;
+    events.node(&node, "Starting", "Starting kubelet.");
+    let renewal = lease::Renewal {
+        node: options.node_name.clone(),
+        interval: options.lease_interval,
+        duration: options.lease_duration,
+        measures: !is_hollow,
+    };
+    tasks.spawn("node lease", lease::renew(renewal, client.clone(), shutdown.clone()));
+
+    let net = pod_cidr(options, reflector.cache::<Node>(), &reflector).await;
+    let network = open_network(options, net, is_hollow).await?;
+    let records = runtime.pods().await.context("list the pods of the container runtime")?;
+    network.adopt(&records);
+
+    let (trouble_sender, trouble) = watch::channel(None);
+    let status =
+        node::keep_status(profile.clone(), client.clone(), runtime.clone(), trouble, options.clone(), shutdown.clone());
+    tasks.spawn("node status", status);
+
+    let (object_sender, objects_changed) = mpsc::channel(256);
+    let objects = Objects::new(client.clone());
+    tasks.spawn("configMaps and secrets", objects.clone().run(object_sender, shutdown.clone()));
+
+    let ips = profile.machine.ips.clone();
+    let node_ip = ips.first().copied().context("find an address of this node: set one with --node-ip")?;
+    let hands = Arc::new(Hands {
+        services: (!is_hollow).then(|| reflector.cache::<Service>()),
+        prober: if is_hollow { Prober::Hollow } else { Prober::Real { runtime: runtime.clone(), node_ip } },
+        volumes: (!is_hollow).then(|| volumes(options)),
+        client,
+        runtime,
+        network,
+        objects,
+        events,
+        starts: Semaphore::new(options.starts_max.max(1)),
+        setup: NodeSetup {
+            cgroup_driver: version.cgroup_driver,
+            cgroup_root: options.cgroup_root.clone(),
+            memory_bytes: i64::try_from(profile.machine.memory_bytes).unwrap_or(i64::MAX),
+        },
+        facts: NodeFacts { name: options.node_name.clone(), ips },
+        allocatable: profile.allocatable.clone(),
+    });
+    let crew = Crew::new(hands, options.back_off, options.relist_interval, shutdown);
+    let sources = Sources { pods: reflector.cache(), reflector, changes, objects: objects_changed };
+    tasks.spawn("pods", crew.run(sources, trouble_sender));
+    info!(node = options.node_name, %net, runtime = version.name, version = version.version, "kubelet runs");
+    Ok(())
+}
+
+async fn open_runtime(options: &Options) -> anyhow::Result<Arc<dyn Runtime>> {
+    match &options.runtime {
+        RuntimeChoice::Fake(fake) => Ok(Arc::new(fake.clone())),
+        RuntimeChoice::Docker { socket } => anyhow::bail!("{}", socket.display()),
+    }
+}
+
+async fn open_network(_options: &Options, net: Ipv4Net, _is_hollow: bool) -> anyhow::Result<Network> {
+    Ok(Network::hollow(net))
+}
+
+fn volumes(options: &Options) -> Volumes {
+    let dns = ClusterDns { servers: options.cluster_dns.clone(), domain: options.cluster_domain.clone() };
+    Volumes::new(options.root_dir.clone(), dns, options.resolv_conf.clone())
+}
+
+/// Watches this node's pods and its own object; on real nodes services too, for containers' environment.
+fn watch_api(
+    client: &Client,
+    options: &Options,
+    is_hollow: bool,
+    changes: mpsc::UnboundedSender<crew::Change>,
+    tasks: &Tasks,
+    shutdown: &Shutdown,
+) -> Reflector {
+    let fields = |fields: String| Selection { fields, ..Default::default() };
+    let builder = Reflector::builder(client.clone())
+        .watch::<Pod>(fields(format!("spec.nodeName={}", options.node_name)))
+        .watch::<Node>(fields(format!("metadata.name={}", options.node_name)))
+        .on::<Pod>(move |_, before, after| {
+            // The crew ends only with the kubelet.
+            let _ = changes.send((before.cloned(), after.cloned()));
+        });
+    let builder = if is_hollow { builder } else { builder.watch::<Service>(Selection::default()) };
+    builder.start(tasks, shutdown.clone())
+}
+
+/// Registers until it succeeds: the API may come later than its nodes.
+async fn register(profile: &Profile, client: &Client, health: &Health) -> Node {
+    loop {
+        match profile.register(client, health).await {
+            Ok(node) => return node,
+            Err(error) => warn!(node = profile.name, %error, "register the node failed, trying again"),
+        }
+        tokio::time::sleep(REGISTER_RETRY).await;
+    }
+}
+
+/// The CIDR given, or the one the cluster gives this node.
+async fn pod_cidr(options: &Options, nodes: Cache<Node>, reflector: &Reflector) -> Ipv4Net {
+    if let Some(net) = options.pod_cidr {
+        return net;
+    }
+    let mut changes = reflector.changes();
+    reflector.synced().await;
+    let mut is_told = false;
+    loop {
+        let node = nodes.get("", &options.node_name);
+        let text = node.and_then(|node| node.spec.as_ref().map(|spec| spec.pod_cidr.clone())).unwrap_or_default();
+        match text.parse() {
+            Ok(net) => return net,
+            Err(_) if text.is_empty() => {}
+            Err(error) => warn!(node = options.node_name, text, %error, "spec.podCIDR is not an IPv4 network"),
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            info!(node = options.node_name, "waiting for the node's pod CIDR");
+        }
+        changes.recv().await;
+    }
+}

@@ -154,10 +154,9 @@ fn text_encoding(encoding: Encoding) -> Encoding {
 pub fn refusal(refusal: &Refusal, encoding: Encoding) -> Response {
     let code = StatusCode::from_u16(refusal.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = status(code, refusal.status(), encoding);
-    if let Some(seconds) = refusal.status().details.as_ref().map(|details| details.retry_after_seconds) {
-        if seconds > 0 {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
+    let retry = refusal.status().details.as_ref().map(|details| details.retry_after_seconds);
+    if let Some(seconds) = retry.filter(|seconds| *seconds > 0) {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }

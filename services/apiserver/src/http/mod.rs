@@ -15,6 +15,8 @@ mod openapi;
 mod path;
 mod query;
 mod status;
+#[cfg(test)]
+mod tests;
 mod version;
 mod watch;
 mod yaml;

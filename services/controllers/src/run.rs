@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use client::{
-    Client,
+    Backoff, Client,
     controller::{Host, Running},
     election::{self, Elector},
 };
@@ -15,7 +15,10 @@ use kit::{
 };
 use tokio::net::TcpListener;
 
-use crate::{EndpointsOfServices, Nodes, PodCidrs, ReplicationControllers, explain};
+use crate::{
+    EndpointsOfServices, Garbage, Namespaces, Nodes, PodCidrs, ReplicationControllers, ResourceQuotas, ServiceAccounts,
+    catalog::Catalog, explain,
+};
 
 /// The name events and leases carry, as Kubernetes' users know it.
 const COMPONENT: &str = "kube-controller-manager";
@@ -90,8 +93,10 @@ pub async fn run(options: Options, client: Client, shutdown: Shutdown) -> anyhow
             }
         };
         let controllers = Tasks::new();
-        explained.show(start(&options, &client, &controllers, &term));
-        term.triggered().await;
+        if let Some(catalog) = catalog(&client, &term).await {
+            explained.show(start(&options, &catalog, &client, &controllers, &term));
+            term.triggered().await;
+        }
         explained.hide();
         controllers.join(STOP_MAX).await;
         election.join(STOP_MAX).await;
@@ -101,11 +106,33 @@ pub async fn run(options: Options, client: Client, shutdown: Shutdown) -> anyhow
 }
 
 /// The list of controllers.
-fn start(options: &Options, client: &Client, tasks: &Tasks, term: &Shutdown) -> Vec<Running> {
-    let host = Host::new(client.clone(), options.clock.clone())
+///
+/// Two streams: one of whole objects, and one of all resources' metadata for what follows ownership and namespaces.
+fn start(options: &Options, catalog: &Arc<Catalog>, client: &Client, tasks: &Tasks, term: &Shutdown) -> Vec<Running> {
+    let objects = Host::new(client.clone(), options.clock.clone())
         .with(ReplicationControllers)
         .with(Nodes::new(options.node_monitor_grace, options.eviction_after))
         .with(PodCidrs { network: options.pod_cidr, prefix: options.node_prefix })
-        .with(EndpointsOfServices);
-    vec![host.start(COMPONENT, tasks, term.clone())]
+        .with(EndpointsOfServices)
+        .with(ResourceQuotas)
+        .with(ServiceAccounts { root_ca_pem: options.root_ca_pem.as_str().into() });
+    let metadata = Host::new(client.clone(), options.clock.clone())
+        .with(Namespaces { catalog: catalog.clone() })
+        .with(Garbage { catalog: catalog.clone() });
+    vec![objects.start(COMPONENT, tasks, term.clone()), metadata.start(COMPONENT, tasks, term.clone())]
+}
+
+/// Asks the server for its resources until it answers; none once shut down.
+async fn catalog(client: &Client, shutdown: &Shutdown) -> Option<Arc<Catalog>> {
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+    loop {
+        match client.resources().await {
+            Ok(resources) => return Some(Arc::new(Catalog::new(resources))),
+            Err(error) => tracing::debug!(%error, "the server does not say yet what resources it has"),
+        }
+        tokio::select! {
+            () = shutdown.triggered() => return None,
+            () = tokio::time::sleep(backoff.next()) => {}
+        }
+    }
 }

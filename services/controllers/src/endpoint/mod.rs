@@ -53,7 +53,6 @@ impl Controller for EndpointsOfServices {
             pods.into_iter().filter(|pod| backend::selects(service, pod))
         });
         Some(Snapshot {
-            key: key.clone(),
             pods: pods.collect(),
             endpoints: caches.cache().get(&key.namespace, &key.name),
             slices: caches.cache().by_index(BY_SERVICE, &key.to_string()),

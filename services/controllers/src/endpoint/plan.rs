@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use client::{Action, Key};
+use client::Action;
 use proto::{
     Kind,
     k8s::{
@@ -28,8 +28,6 @@ const OURS: &str = "endpoint-controller";
 
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// The service's name, and that of its Endpoints.
-    pub key: Key,
     pub service: Option<Arc<Service>>,
     /// The pods it selects.
     pub pods: Vec<Arc<Pod>>,

@@ -33,7 +33,6 @@ fn snapshot(world: &World) -> Snapshot {
     let service: Option<Arc<Service>> = world.get("web");
     let is_mine = |pod: &Arc<Pod>| service.as_ref().is_some_and(|service| backend::selects(service, pod));
     Snapshot {
-        key: Key::new("default", "web"),
         pods: world.list::<Pod>().into_iter().filter(is_mine).collect(),
         endpoints: world.get("web"),
         slices: world.list(),

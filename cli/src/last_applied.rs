@@ -68,4 +68,34 @@ data:
         .assert_eq(text);
         assert_eq!(of(&object).unwrap()["data"], declared["data"]);
     }
+
+    /// Seen on the wire of kubectl 1.32 for this manifest.
+    #[test]
+    fn a_manifest_is_remembered_as_kubectl_remembers_it() {
+        let manifest = "
+apiVersion: v1
+kind: ReplicationController
+metadata:
+  name: web
+  namespace: default
+  labels: {app: web}
+spec:
+  replicas: 3
+  template:
+    metadata:
+      labels: {app: web}
+    spec:
+      containers:
+      - name: web
+        image: \"a<b>&c\"
+        ports:
+        - containerPort: 8080
+        resources: {requests: {cpu: 0.5, memory: 1e3}}
+        securityContext: {runAsUser: 0440}
+        env: [{name: A, value: \"ü\\u2028\"}]
+";
+        let declared = model::yaml::parse(manifest, "x.yaml").unwrap().remove(0).value;
+        let kubectl = r#"{"apiVersion":"v1","kind":"ReplicationController","metadata":{"annotations":{},"labels":{"app":"web"},"name":"web","namespace":"default"},"spec":{"replicas":3,"template":{"metadata":{"labels":{"app":"web"}},"spec":{"containers":[{"env":[{"name":"A","value":"ü\u2028"}],"image":"a\u003cb\u003e\u0026c","name":"web","ports":[{"containerPort":8080}],"resources":{"requests":{"cpu":0.5,"memory":1000}},"securityContext":{"runAsUser":288}}]}}}}"#;
+        assert_eq!(annotated(&declared)["metadata"]["annotations"][ANNOTATION], json!(format!("{kubectl}\n")));
+    }
 }

@@ -175,7 +175,7 @@ fn checked(
     };
 
     let decoded = codec::value_to_proto(info.message, &document.value)
-        .map_err(|problem| at(document.value_position_of(problem.path()), problem.to_string()))?;
+        .map_err(|problem| at(document.value_position_of(problem.path()), mistyped(&problem)))?;
     let odd: Vec<yaml::Error> = decoded
         .issues
         .iter()
@@ -234,6 +234,18 @@ fn unknown_kind(api_version: &str, kind: &str) -> String {
     }
 }
 
+/// A value of the wrong type; YAML takes more words for booleans and numbers than people expect.
+fn mistyped(problem: &codec::Error) -> String {
+    match problem {
+        codec::Error::Type { found, expected, .. }
+            if expected == "string" && (found.starts_with("bool") || found.starts_with("number")) =>
+        {
+            format!("{problem}: quote it if it is meant as text")
+        }
+        problem => problem.to_string(),
+    }
+}
+
 /// `unknown field "spec.containers[0].imagee": did you mean "image"?`
 fn explained(issue: &Issue) -> String {
     let near = match (issue.kind, issue.message) {
@@ -287,8 +299,14 @@ mod tests {
     #[test]
     fn wrong_types_are_told_with_their_place() {
         check(
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: n}\n",
+            expect![
+                "web.yaml:3:18: cannot unmarshal bool false into field metadata.name of type string: quote it if it is meant as text"
+            ],
+        );
+        check(
             "apiVersion: v1\nkind: ReplicationController\nmetadata: {name: web}\nspec:\n  replicas: three\n",
-            expect!["web.yaml:5:13: cannot unmarshal string into field spec.replicas of type int32"],
+            expect![[r#"web.yaml:5:13: cannot unmarshal string "three" into field spec.replicas of type int32"#]],
         );
     }
 
@@ -307,9 +325,9 @@ mod tests {
     #[test]
     fn lists_stand_for_their_items() {
         check(
-            "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Namespace\n  metadata: {name: n}\n- apiVersion: v1\n  kind: Service\n  metadata: {name: s}\n",
+            "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Namespace\n  metadata: {name: team}\n- apiVersion: v1\n  kind: Service\n  metadata: {name: s}\n",
             expect![[r#"
-                namespace/n in ""
+                namespace/team in ""
                 service/s in "default""#]],
         );
         check(
@@ -330,6 +348,6 @@ mod tests {
 
     #[test]
     fn bad_yaml_is_told_with_its_place() {
-        check("a: b: c\n", expect![""]);
+        check("a: b: c\n", expect!["web.yaml:1:5: mapping values are not allowed in this context"]);
     }
 }

@@ -122,8 +122,12 @@ pub fn nearest(word: &str, known: impl IntoIterator<Item = String>) -> Option<St
         let distance = strsim::damerau_levenshtein(&lower, &candidate.to_lowercase());
         (distance, candidate)
     });
-    let near_enough = |distance: usize| distance <= 2.max(word.len() / 3) && distance < word.len();
-    scored.filter(|(distance, _)| near_enough(*distance)).min().map(|(_, candidate)| candidate)
+    let distance_max = match word.len() {
+        ..=4 => 1,
+        5..=8 => 2,
+        _ => 3,
+    };
+    scored.filter(|(distance, _)| *distance <= distance_max).min().map(|(_, candidate)| candidate)
 }
 
 #[cfg(test)]

@@ -21,11 +21,13 @@ pub struct Session {
     connection: Connection,
     access: OnceCell<Access>,
     channel: OnceCell<Channel>,
+    /// Where logs and commands are asked for; the API's server passes them on to the nodes.
+    node_channel: OnceCell<Channel>,
 }
 
 impl Session {
     pub fn new(connection: Connection) -> Self {
-        Self { connection, access: OnceCell::new(), channel: OnceCell::new() }
+        Self { connection, access: OnceCell::new(), channel: OnceCell::new(), node_channel: OnceCell::new() }
     }
 
     /// The client of the API.
@@ -41,7 +43,11 @@ impl Session {
     /// # Errors
     /// As [`Self::client`].
     pub fn node_client(&self) -> anyhow::Result<NodeClient<Channel>> {
-        Ok(NodeClient::new(self.channel()?.clone()))
+        let channel = match self.node_channel.get() {
+            Some(channel) => channel,
+            None => self.channel()?,
+        };
+        Ok(NodeClient::new(channel.clone()))
     }
 
     fn channel(&self) -> anyhow::Result<&Channel> {
@@ -133,6 +139,12 @@ impl Session {
         session.channel.get_or_init(|| endpoint.connect_lazy());
         session.access.get_or_init(Access::default);
         session
+    }
+
+    pub fn with_node(self, address: &str) -> Self {
+        let endpoint = tonic::transport::Endpoint::from_shared(address.to_owned()).unwrap();
+        self.node_channel.get_or_init(|| endpoint.connect_lazy());
+        self
     }
 
     pub fn in_namespace(mut self, namespace: &str) -> Self {

@@ -123,9 +123,8 @@ fn has_trailing_space(string: &str) -> bool {
 fn is_other_type(string: &str) -> bool {
     let read = model::yaml::parse(&format!("v: {string}\n"), "");
     let value = read.ok().and_then(|documents| documents.first().map(|document| document.value["v"].clone()));
-    string.is_empty()
-        || string == "~"
-        || value.is_some_and(|value| !value.is_string() && !value.is_object() && !value.is_array())
+    matches!(string, "" | "~" | "null" | "Null" | "NULL")
+        || value.is_some_and(|value| value.is_boolean() || value.is_number())
         || is_date(string)
 }
 

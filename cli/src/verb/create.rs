@@ -115,7 +115,6 @@ mod tests {
               annotations:
                 kubectl.kubernetes.io/last-applied-configuration: |
                   {"apiVersion":"v1","data":{"k":"v"},"kind":"ConfigMap","metadata":{"annotations":{},"name":"m","namespace":"default"}}
-              creationTimestamp: null
               name: m
               namespace: default
         "#]]).await;

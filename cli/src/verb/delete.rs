@@ -277,4 +277,21 @@ mod tests {
             )
             .await;
     }
+
+    #[tokio::test]
+    async fn a_pod_that_takes_its_time_is_waited_for() {
+        let stage = Stage::new().await;
+        let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: slow}\nspec: {nodeName: n1, containers: [{name: a, image: i}]}\n";
+        stage.given(text).await;
+        let its_node = async {
+            let is_leaving = |pod: proto::k8s::core::v1::Pod| model::pod::is_deleting(&pod);
+            stage
+                .fake
+                .until("the pod is being deleted", |fake| fake.get("default", "slow").is_some_and(is_leaving))
+                .await;
+            stage.fake.remove::<proto::k8s::core::v1::Pod>("default", "slow");
+        };
+        let (told, ()) = tokio::join!(stage.run("delete pod slow"), its_node);
+        assert_eq!(told, "pod \"slow\" deleted\n");
+    }
 }

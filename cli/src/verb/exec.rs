@@ -159,3 +159,48 @@ impl Drop for RawTerminal {
         termios::tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.before).ok();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use crate::verb::stage::Stage;
+
+    #[tokio::test]
+    async fn a_command_runs_and_its_exit_code_is_passed_on() {
+        let stage = Stage::new().await;
+        stage
+            .given("apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: a, image: i}, {name: b, image: i}]}\n")
+            .await;
+        stage
+            .check(
+                "exec web -c b -- echo hello",
+                expect![[r#"
+            echo hello in b
+            stderr: done
+        "#]],
+            )
+            .await;
+        stage
+            .check(
+                "exec pod/web -- exit 7",
+                expect![[r#"
+            exit 7 in a
+            stderr: Defaulted container "a" out of: a, b
+            stderr: done
+            stderr: command terminated with exit code 7
+            exit code 7
+        "#]],
+            )
+            .await;
+        stage
+            .check(
+                "exec nope -- sh",
+                expect![[r#"
+            stderr: Error from server (NotFound): pods "nope" not found
+            exit code 1
+        "#]],
+            )
+            .await;
+    }
+}

@@ -293,7 +293,10 @@ pub fn seconds(text: &str) -> anyhow::Result<i64> {
 
 #[cfg(test)]
 mod tests {
+    use expect_test::expect;
+
     use super::*;
+    use crate::verb::stage::Stage;
 
     #[test]
     fn spans_are_read() {
@@ -313,5 +316,89 @@ mod tests {
         writer.write(b"e\ntwo\nthr", &mut out).unwrap();
         writer.finish(&mut out).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "[p] one\n[p] two\n[p] thr\n");
+    }
+
+    const PODS: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: one, labels: {app: x}}
+spec: {containers: [{name: a, image: i}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: two, labels: {app: x}}
+spec: {containers: [{name: a, image: i}, {name: b, image: i}]}
+---
+apiVersion: v1
+kind: ReplicationController
+metadata: {name: web}
+spec: {selector: {app: x}, replicas: 2}
+";
+
+    #[tokio::test]
+    async fn logs_are_of_the_container_that_is_meant() {
+        let stage = Stage::new().await;
+        stage.given(PODS).await;
+        stage
+            .check(
+                "logs one --tail=5 --since=1m",
+                expect![[r#"
+            default/one/a follow=false tail=Some(5) since=Some(60)
+        "#]],
+            )
+            .await;
+        stage
+            .check(
+                "logs two",
+                expect![[r#"
+            default/two/a follow=false tail=None since=None
+            stderr: Defaulted container "a" out of: a, b
+        "#]],
+            )
+            .await;
+        stage
+            .check(
+                "logs pod/two -c b",
+                expect![[r#"
+            default/two/b follow=false tail=None since=None
+        "#]],
+            )
+            .await;
+        stage
+            .check(
+                "logs two -c z",
+                expect![[r#"
+            stderr: error: container z is not valid for pod two: it has a, b
+            exit code 1
+        "#]],
+            )
+            .await;
+        stage
+            .check(
+                "logs rc/web",
+                expect![[r#"
+            default/one/a follow=false tail=None since=None
+        "#]],
+            )
+            .await;
+        stage
+            .check(
+                "logs nope",
+                expect![[r#"
+            stderr: Error from server (NotFound): pods "nope" not found
+            exit code 1
+        "#]],
+            )
+            .await;
+        stage
+            .check(
+                "logs -l app=x --all-containers --prefix -f",
+                expect![[r#"
+            [pod/one/a] default/one/a follow=true tail=Some(10) since=None
+            [pod/two/a] default/two/a follow=true tail=Some(10) since=None
+            [pod/two/b] default/two/b follow=true tail=Some(10) since=None
+        "#]],
+            )
+            .await;
     }
 }

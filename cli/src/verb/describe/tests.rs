@@ -20,24 +20,92 @@ spec:
     readinessProbe: {httpGet: {port: 80, path: /x}, periodSeconds: 10}
   volumes: [{name: data, emptyDir: {}}]
 ";
-    stage.run(&format!("create -f {}", stage.file("pod.yaml", text))).await;
-    stage.check("describe pod web", expect![[r#""#]]).await;
+    stage.given(text).await;
+    stage
+        .check(
+            "describe pod web",
+            expect![[r#"
+        Name:             web
+        Namespace:        default
+        Priority:         0
+        Service Account:  default
+        Node:             <none>
+        Labels:           app=web
+        Annotations:      <none>
+        Status:           Pending
+        IP:
+        IPs:              <none>
+        Containers:
+          app:
+            Image:      nginx
+            Port:       80/TCP
+            Host Port:  0/TCP
+            Limits:
+              cpu:      500m
+            Readiness:  http-get http://:80/x delay=0s timeout=0s period=10s #success=0 #failure=0
+            Environment:
+              A:  b
+            Mounts:
+              /data from data (ro)
+        Volumes:
+          data:
+            Type:        EmptyDir (a temporary directory that shares a pod's lifetime)
+            Medium:
+            SizeLimit:   <unset>
+        QoS Class:       Burstable
+        Node-Selectors:  <none>
+        Tolerations:     <none>
+        Events:          <none>
+    "#]],
+        )
+        .await;
 }
 
 #[tokio::test]
 async fn a_service_and_a_namespace_are_described() {
     let stage = Stage::new().await;
     let text = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {selector: {app: web}, ports: [{port: 80, targetPort: http}]}\n";
-    stage.run(&format!("create -f {}", stage.file("svc.yaml", text))).await;
-    stage.check("describe svc web", expect![[r#""#]]).await;
-    stage.check("describe ns default", expect![[r#""#]]).await;
+    stage.given(text).await;
+    stage
+        .check(
+            "describe svc web",
+            expect![[r#"
+        Name:              web
+        Namespace:         default
+        Labels:            <none>
+        Annotations:       <none>
+        Selector:          app=web
+        Type:              ClusterIP
+        IP:
+        IPs:               <none>
+        Port:              <unset>  80/TCP
+        TargetPort:        http/TCP
+        Endpoints:         <none>
+        Session Affinity:  None
+        Events:            <none>
+    "#]],
+        )
+        .await;
+    stage
+        .check(
+            "describe ns default",
+            expect![[r#"
+        Name:         default
+        Labels:       <none>
+        Annotations:  <none>
+        Status:       Active
+
+        No resource quota.
+    "#]],
+        )
+        .await;
 }
 
 #[tokio::test]
 async fn any_object_is_described_as_a_tree() {
     let stage = Stage::new().await;
     let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m, annotations: {note: x}}\ndata: {someKey: value, other.key: v}\n";
-    stage.run(&format!("create -f {}", stage.file("map.yaml", text))).await;
+    stage.given(text).await;
     let text = stage.run("describe cm m").await;
     assert!(text.contains("Data:\n  other.key:  v\n  Some Key:   value\n"), "{text}");
     stage

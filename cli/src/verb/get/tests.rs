@@ -104,9 +104,9 @@ async fn what_is_missing_is_told_and_the_rest_is_shown() {
         .check(
             "get foos",
             expect![[r#"
-        stderr: error: the server doesn't have a resource type "foos": did you mean "cronjobs"?
-        exit code 1
-    "#]],
+                stderr: error: the server doesn't have a resource type "foos"
+                exit code 1
+            "#]],
         )
         .await;
 }
@@ -144,4 +144,27 @@ async fn a_watch_is_of_one_type() {
     "#]],
         )
         .await;
+}
+
+#[tokio::test]
+async fn a_watch_shows_what_changes() {
+    let stage = stage().await;
+    let (paper, mut running) = stage.follow("get pods -w --output-watch-events").await;
+    let acts = async {
+        paper.shows("web-b").await;
+        stage.fake.edit::<Pod>("default", "web-a", |pod| pod.status.get_or_insert_default().phase = "Running".into());
+        paper.shows("MODIFIED   web-a   0/1     Running").await;
+        stage.fake.break_watches();
+        stage.run("delete pod web-b").await;
+        paper.shows("DELETED    web-b").await;
+    };
+    tokio::select! {
+        () = acts => {}
+        () = &mut running => {}
+    }
+    assert!(
+        paper.text().starts_with("EVENT   NAME    READY   STATUS    RESTARTS   AGE\nADDED   web-a   0/1"),
+        "{}",
+        paper.text()
+    );
 }

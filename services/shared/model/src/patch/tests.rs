@@ -139,6 +139,24 @@ fn a_changed_kind_of_strategy_retains_only_its_keys() {
     assert_eq!(patch, state(json!({"$retainKeys": ["type"], "type": "Recreate"})));
 }
 
+/// Seen on the wire of kubectl 1.32 for the same three states.
+#[test]
+fn the_difference_is_the_one_kubectl_sends() {
+    let state = |replicas: i32, label: (&str, &str), port: i32| {
+        let labels = json!({ label.0: label.1 });
+        json!({"metadata": {"labels": labels}, "spec": {"replicas": replicas, "template": {"metadata": {"labels": labels},
+            "spec": {"containers": [{"name": "web", "image": "x", "ports": [{"containerPort": port}]}]}}}})
+    };
+    let (before, after) = (state(3, ("app", "web"), 8080), state(5, ("tier", "b"), 8081));
+    let rc = schema().message("k8s.api.core.v1.ReplicationController").unwrap();
+    let kubectl = json!({"metadata": {"labels": {"app": null, "tier": "b"}}, "spec": {"replicas": 5, "template": {
+        "metadata": {"labels": {"app": null, "tier": "b"}},
+        "spec": {"$setElementOrder/containers": [{"name": "web"}], "containers": [{
+            "$setElementOrder/ports": [{"containerPort": 8081}], "name": "web",
+            "ports": [{"containerPort": 8081}, {"$patch": "delete", "containerPort": 8080}]}]}}}});
+    assert_eq!(three_way(Some(rc), Some(&before), &after, &before).unwrap(), kubectl);
+}
+
 #[test]
 fn a_custom_object_gets_a_merge_patch() {
     let original = json!({"spec": {"list": [{"name": "a"}], "gone": 1}});

@@ -100,6 +100,15 @@ proptest! {
     }
 
     #[test]
+    fn canonical_bytes_are_their_own_canonical_form((id, document) in any_document(), bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+        let written = codec::value_to_proto(id, &document).unwrap().bytes;
+        prop_assert_eq!(codec::canonical(id, &written).unwrap(), &written[..]);
+        if let Ok(canonical) = codec::canonical(id, &bytes) {
+            prop_assert_eq!(codec::canonical(id, &canonical).unwrap(), canonical);
+        }
+    }
+
+    #[test]
     fn damaged_bytes_never_panic((id, document) in any_document(), at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
         let mut bytes = codec::value_to_proto(id, &document).unwrap().bytes;
         if bytes.is_empty() {

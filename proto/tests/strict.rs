@@ -294,3 +294,24 @@ fn explain_has_words_for_the_kinds_people_write() {
         "The node the pod runs on; the scheduler sets it, and setting it skips the scheduler."
     );
 }
+
+#[test]
+fn bytes_of_clients_become_canonical_or_are_refused_by_path() {
+    use prost::Message;
+    use proto::k8s::{core::v1::*, resource::Quantity};
+    let pod = |memory: &str| {
+        let limits = [("memory".to_owned(), Quantity { string: memory.into() })].into();
+        let resources = ResourceRequirements { limits, ..Default::default() };
+        let container = Container { name: "a".into(), resources: Some(resources), ..Default::default() };
+        Pod {
+            spec: Some(PodSpec { containers: vec![container], ..Default::default() }),
+            status: Some(PodStatus::default()),
+            metadata: None,
+        }
+    };
+    let id = schema().kind("v1", "Pod").unwrap();
+    let canonical = Pod::decode(codec::canonical(id, &pod("1024Mi").encode_to_vec()).unwrap().as_slice()).unwrap();
+    assert_eq!(canonical, Pod { status: None, ..pod("1Gi") });
+    let refused = codec::canonical(id, &pod("lots").encode_to_vec()).unwrap_err();
+    assert_eq!(refused.path(), "spec.containers[0].resources.limits.memory");
+}

@@ -80,6 +80,19 @@ pub enum Error {
     Protobuf { path: String, reason: String },
 }
 
+/// The canonical bytes of an object that someone else encoded: what [`json_to_proto`] would have written for it.
+///
+/// Fields in number order, quantities and embedded JSON in their one form, unknown fields dropped. Bytes of clients pass
+/// through here before they are stored, so that equal objects are equal bytes.
+///
+/// # Errors
+/// Where the bytes are not the message, or a quantity or embedded JSON in them is none.
+pub fn canonical(message: MessageId, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut json = Vec::with_capacity(bytes.len() * 3);
+    proto_to_json(message, bytes, None, &mut json)?;
+    Ok(json_to_proto(message, &json)?.bytes)
+}
+
 fn into_field(path: &str) -> String {
     if path.is_empty() { " into an object".to_owned() } else { format!(" into field {path}") }
 }

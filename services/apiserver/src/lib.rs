@@ -15,6 +15,8 @@ pub mod refusal;
 pub mod registry;
 mod server;
 pub mod storage;
+#[cfg(test)]
+mod tests;
 
 pub use api::Api;
 pub use options::Options;

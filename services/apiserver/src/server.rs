@@ -10,7 +10,7 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
 };
 use kit::{
-    clock::Clock,
+    clock,
     grpc::accept,
     life::{Shutdown, Tasks},
 };
@@ -18,6 +18,7 @@ use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
+    sync::OnceCell,
 };
 use tonic::transport::{Channel, Endpoint};
 use tower::{Service, ServiceExt};
@@ -27,10 +28,10 @@ use crate::{
     Options,
     api::{Api, RequestContext},
     bootstrap,
-    gate::{authn, cluster::Cluster},
+    gate::authn,
     grpc, http as rest,
     registry::{self, Catalog, Settings},
-    storage::{Hub, Objects, Store},
+    storage::{Ended, Hub, Objects, Store},
 };
 
 /// Requests that still run when the server stops are given this long.
@@ -46,74 +47,56 @@ const STREAMS_MAX: u32 = 1000;
 #[derive(Clone)]
 pub struct Server {
     api: Arc<Api>,
-    rest: Router,
-    grpc: Router,
+    doors: Arc<OnceCell<(Router, Router)>>,
     tasks: Tasks,
 }
 
 impl Server {
-    /// An apiserver on a store. It reads what admission needs, and begins to follow the store; it stops with
-    /// `shutdown`.
-    ///
-    /// # Errors
-    /// Where it is told to stop before the store answers.
-    pub async fn new(
-        options: Options,
-        store: Arc<dyn Store>,
-        clock: Arc<dyn Clock>,
-        shutdown: Shutdown,
-    ) -> anyhow::Result<Self> {
-        let objects = Objects::new(store.clone());
-        let cluster = Arc::new(Cluster::default());
-        let revision = loop {
-            match cluster.load(&objects).await {
-                Ok(revision) => break revision,
-                Err(refusal) => {
-                    debug!(%refusal, "the store does not answer yet");
-                    tokio::select! {
-                        () = shutdown.triggered() => anyhow::bail!("stopped while waiting for the store: {refusal}"),
-                        () = tokio::time::sleep(STORE_RETRY) => {}
-                    }
-                }
-            }
-        };
-        let hub = Arc::new(Hub::new(store, registry::resource_of(), revision));
+    pub fn new(options: Options, store: Arc<dyn Store>) -> Self {
         let settings = Settings { service_cidr: options.service_cidr, node_ports: options.node_ports.clone() };
-        let api = Arc::new(Api {
-            objects,
-            hub,
+        let api = Api {
+            objects: Objects::new(store.clone()),
+            hub: Arc::new(Hub::new(store, registry::resource_of())),
             catalog: Catalog::new(settings),
-            cluster,
+            cluster: Arc::default(),
             quotas: Default::default(),
             leases: Default::default(),
             nodes: Default::default(),
             options,
-            clock,
-            shutdown,
-        });
-        let tasks = Tasks::new();
-        tasks.spawn("hub", follow(api.clone()));
-        tasks.spawn("bootstrap", bootstrap::keep(api.clone()));
-        tasks.spawn("compaction", bootstrap::compact(api.clone()));
-        let (rest, grpc) = (rest::router(api.clone()), grpc::routes(api.clone()).await.into_axum_router());
-        Ok(Self { api, rest, grpc, tasks })
+            clock: clock::system(),
+            shutdown: Shutdown::new(),
+        };
+        Self { api: Arc::new(api), doors: Arc::default(), tasks: Tasks::new() }
     }
 
     pub fn api(&self) -> &Arc<Api> {
         &self.api
     }
 
-    /// Serves both doors until `shutdown`, and gives running requests a few seconds to end.
+    /// Reads what admission needs, and begins to follow the store and to keep the cluster's own objects in place.
+    /// Waits for a store that does not answer yet. Does nothing where it has been done.
+    pub async fn start(&self) {
+        self.doors
+            .get_or_init(|| async {
+                load(&self.api).await;
+                self.tasks.spawn("hub", follow(self.api.clone()));
+                self.tasks.spawn("bootstrap", bootstrap::keep(self.api.clone()));
+                self.tasks.spawn("compaction", bootstrap::compact(self.api.clone()));
+                (rest::router(self.api.clone()), grpc::routes(self.api.clone()).await.into_axum_router())
+            })
+            .await;
+    }
+
+    /// Serves both doors until `shutdown`, gives running requests a few seconds to end, and stops.
     ///
     /// # Errors
-    /// None today; the listener's errors are of single connections.
-    pub async fn serve(
-        &self,
-        listener: TcpListener,
-        tls: Arc<ServerConfig>,
-        shutdown: Shutdown,
-    ) -> anyhow::Result<()> {
-        info!(address = ?listener.local_addr().ok(), "serving the API");
+    /// Where the listener fails.
+    pub async fn serve(&self, listener: TcpListener, tls: Arc<ServerConfig>, shutdown: Shutdown) -> anyhow::Result<()> {
+        tokio::select! {
+            () = shutdown.triggered() => return Ok(()),
+            () = self.start() => {}
+        }
+        info!(address = %listener.local_addr()?, "serving the API");
         let graceful = GracefulShutdown::new();
         let mut connections = Box::pin(accept(listener, tls, shutdown.clone()));
         loop {
@@ -135,11 +118,13 @@ impl Server {
         if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
             warn!("requests were cut off at the end of the grace period");
         }
+        self.tasks.join(GRACE).await;
         Ok(())
     }
 
-    /// Waits for the tasks behind the doors; call it after `shutdown`.
-    pub async fn stopped(&self) {
+    /// Stops what [`Server::start`] began, where nothing is served over a socket.
+    pub async fn stop(&self) {
+        self.api.shutdown.trigger();
         self.tasks.join(GRACE).await;
     }
 
@@ -147,9 +132,13 @@ impl Server {
     pub fn channel_as(&self, context: RequestContext) -> Channel {
         let server = self.clone();
         let connector = tower::service_fn(move |_: http::Uri| {
-            let (near, far) = tokio::io::duplex(DUPLEX_BYTES);
-            server.spawn(far, context.clone(), None);
-            std::future::ready(Ok::<_, Infallible>(TokioIo::new(near)))
+            let (server, context) = (server.clone(), context.clone());
+            async move {
+                server.start().await;
+                let (near, far) = tokio::io::duplex(DUPLEX_BYTES);
+                server.spawn(far, context, None);
+                Ok::<_, Infallible>(TokioIo::new(near))
+            }
         });
         Endpoint::from_static("http://apiserver.in-process").connect_with_connector_lazy(connector)
     }
@@ -160,7 +149,8 @@ impl Server {
         context: RequestContext,
         graceful: Option<&GracefulShutdown>,
     ) {
-        let doors = Doors { rest: self.rest.clone(), grpc: self.grpc.clone(), context: Arc::new(context) };
+        let Some((rest, grpc)) = self.doors.get().cloned() else { return };
+        let doors = Doors { rest, grpc, context: Arc::new(context) };
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
         builder
@@ -211,7 +201,22 @@ impl hyper::service::Service<Request<hyper::body::Incoming>> for Doors {
     }
 }
 
+/// Reads what admission needs, as soon as the store answers.
+async fn load(api: &Api) {
+    while !api.shutdown.is_triggered() {
+        match api.cluster.load(&api.objects).await {
+            Ok(revision) => return api.hub.restart_at(revision),
+            Err(refusal) => debug!(%refusal, "the store does not answer yet"),
+        }
+        tokio::select! {
+            () = api.shutdown.triggered() => {}
+            () = tokio::time::sleep(STORE_RETRY) => {}
+        }
+    }
+}
+
 async fn follow(api: Arc<Api>) {
-    let cluster = api.cluster.clone();
-    api.hub.follow(move |event| cluster.observe(event), api.shutdown.clone()).await;
+    while api.hub.follow(|event| api.cluster.observe(event), &api.shutdown).await == Ended::Lost {
+        load(&api).await;
+    }
 }

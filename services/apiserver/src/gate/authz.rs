@@ -168,9 +168,9 @@ pub fn decide(context: &RequestContext, wish: &Attributes<'_>) -> Result<Verdict
 /// 403.
 pub fn decide_path(context: &RequestContext, verb: &str, path: &str) -> Result<()> {
     let is_public = matches!(path, "/healthz" | "/livez" | "/readyz" | "/version" | "/version/");
-    let is_discovery = ["/api", "/apis", "/openapi"].iter().any(|root| {
-        path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    });
+    let is_discovery = ["/api", "/apis", "/openapi"]
+        .iter()
+        .any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
     let is_known = !context.groups.iter().any(|group| group == "system:unauthenticated");
     if is_master(context) || (verb == "get" && (is_public || (is_known && is_discovery))) {
         return Ok(());
@@ -186,7 +186,8 @@ fn may_schedule(wish: &Attributes<'_>) -> bool {
         ("pods", "status") if is_core => wish.writes() || wish.reads(),
         ("pods", "") if is_core => wish.reads() || wish.verb == "delete",
         ("events", "") => wish.reads() || wish.writes(),
-        ("leases", "") => wish.namespace == "kube-system" && (wish.reads() || wish.writes()),
+        // Node leases carry measured use; its own leadership lies in kube-system.
+        ("leases", "") => wish.reads() || (wish.namespace == "kube-system" && wish.writes()),
         _ => wish.reads(),
     }
 }
@@ -285,7 +286,6 @@ fn refused(context: &RequestContext, wish: &Attributes<'_>) -> Refusal {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -342,6 +342,8 @@ mod tests {
         let scheduler = context("system:kube-scheduler", &[]);
         assert!(decide(&scheduler, &wish("create", "pods/binding", "a", "p")).is_ok());
         assert!(decide(&scheduler, &wish("watch", "nodes", "", "")).is_ok());
+        assert!(decide(&scheduler, &wish("watch", "leases", "kube-node-lease", "")).is_ok());
+        assert!(decide(&scheduler, &wish("update", "leases", "kube-node-lease", "n1")).is_err());
         assert!(decide(&scheduler, &wish("list", "secrets", "a", "")).is_err());
         assert!(decide(&scheduler, &wish("create", "pods", "a", "p")).is_err());
     }

@@ -10,9 +10,7 @@ mod target;
 
 use std::sync::Arc;
 
-use proto::forestay::{
-    api::v1::objects_server::ObjectsServer, node::v1::node_server::NodeServer,
-};
+use proto::forestay::{api::v1::objects_server::ObjectsServer, node::v1::node_server::NodeServer};
 use tonic::service::Routes;
 
 use crate::api::Api;

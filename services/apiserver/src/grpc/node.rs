@@ -119,7 +119,7 @@ impl Door {
 
 /// A client that breaks off ends the stream towards the node.
 fn until_error<T: Send + 'static>(requests: Streaming<T>) -> impl Stream<Item = T> + Send + 'static {
-    requests.take_while(|request| futures::future::ready(request.is_ok())).filter_map(|request| {
-        futures::future::ready(request.ok())
-    })
+    requests
+        .take_while(|request| futures::future::ready(request.is_ok()))
+        .filter_map(|request| futures::future::ready(request.ok()))
 }

@@ -126,4 +126,3 @@ pub fn refused(node: &str, status: tonic::Status) -> Refusal {
         _ => Refusal::internal(format!("node {node:?}: {}", status.message())),
     }
 }
-

@@ -16,7 +16,9 @@ use super::{
     target::{Named, find, selection},
 };
 use crate::{
-    api::{self, Api, Batch, ChangeKind, FieldValidation, ListOptions, Listed, Patch, PatchKind, WatchSet, WriteOptions},
+    api::{
+        self, Api, Batch, ChangeKind, FieldValidation, ListOptions, Listed, Patch, PatchKind, WatchSet, WriteOptions,
+    },
     refusal::{Refusal, Result},
 };
 
@@ -167,9 +169,7 @@ impl Door {
         let request = request.into_inner();
         let sent = sent(request.object).map_err(status)?;
         let target = match subresource {
-            Some(name) => {
-                Some(wire::Target { subresource: name.to_owned(), ..request.target.unwrap_or_default() })
-            }
+            Some(name) => Some(wire::Target { subresource: name.to_owned(), ..request.target.unwrap_or_default() }),
             None => request.target,
         };
         let named = Named::of_write(&self.api, target, &sent).map_err(status)?;

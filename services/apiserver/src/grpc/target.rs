@@ -17,17 +17,13 @@ pub struct Named {
 
 impl Named {
     pub fn target(&self) -> Target<'_> {
-        Target {
-            resource: self.resource,
-            namespace: &self.namespace,
-            name: &self.name,
-            subresource: &self.subresource,
-        }
+        Target { resource: self.resource, namespace: &self.namespace, name: &self.name, subresource: &self.subresource }
     }
 
     /// Reads a request's target.
     pub fn read(api: &Api, target: Option<wire::Target>) -> Result<Self> {
-        let target = target.ok_or_else(|| Refusal::bad_request("target is required: group, resource, namespace, name"))?;
+        let target =
+            target.ok_or_else(|| Refusal::bad_request("target is required: group, resource, namespace, name"))?;
         let resource = find(api, &target.group, &target.resource)?;
         let namespace = if resource.resource.namespaced { target.namespace } else { String::new() };
         Ok(Self { resource, namespace, name: target.name, subresource: target.subresource })
@@ -59,12 +55,8 @@ impl Named {
                 resource.resource.plural, spoken.kind, object.kind, object.arm
             )));
         }
-        let mut named = Self {
-            resource,
-            namespace: target.namespace,
-            name: target.name,
-            subresource: target.subresource,
-        };
+        let mut named =
+            Self { resource, namespace: target.namespace, name: target.name, subresource: target.subresource };
         if !resource.resource.namespaced {
             named.namespace.clear();
         } else if named.namespace.is_empty() || named.name.is_empty() {

@@ -126,7 +126,9 @@ pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta, causes: &mut Causes) 
         if !added.is_empty() {
             causes.forbidden(
                 "metadata.finalizers",
-                format!("no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"),
+                format!(
+                    "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
+                ),
             );
         }
     }

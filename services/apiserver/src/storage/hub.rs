@@ -155,6 +155,14 @@ pub enum Position {
     Behind,
 }
 
+/// Why the store is no longer followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Stopped,
+    /// The store compacted what this hub has not seen.
+    Lost,
+}
+
 struct Ring {
     revisions: VecDeque<Arc<Revision>>,
     /// The ring holds everything after this revision.
@@ -171,45 +179,43 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// A hub that knows nothing before `revision`.
-    pub fn new(store: Arc<dyn Store>, resource_of: ResourceOf, revision: u64) -> Self {
+    /// A hub that has seen nothing yet.
+    pub fn new(store: Arc<dyn Store>, resource_of: ResourceOf) -> Self {
         Self {
             store,
             resource_of,
-            ring: RwLock::new(Ring { revisions: VecDeque::new(), floor: revision, size_bytes: 0 }),
-            head: watch::Sender::new(revision),
+            ring: RwLock::new(Ring { revisions: VecDeque::new(), floor: 0, size_bytes: 0 }),
+            head: watch::Sender::new(0),
         }
     }
 
-    /// Follows the store until `shutdown`; `observe` sees every event before any watcher does.
-    pub async fn follow(&self, observe: impl Fn(&Event) + Send + Sync, shutdown: Shutdown) {
-        while !shutdown.is_triggered() {
+    /// Follows the store from the newest revision seen; `observe` sees every event before any watcher does.
+    pub async fn follow(&self, observe: impl Fn(&Event) + Send + Sync, shutdown: &Shutdown) -> Ended {
+        loop {
             let after = self.head();
             let ended = tokio::select! {
-                () = shutdown.triggered() => return,
+                () = shutdown.triggered() => return Ended::Stopped,
                 ended = self.follow_once(after, &observe) => ended,
             };
             match ended {
-                Ok(()) => info!(after, "the store ended its watch; watching again"),
+                Ok(Ended::Stopped) => info!(after, "the store ended its watch; watching again"),
+                Ok(Ended::Lost) => return Ended::Lost,
                 Err(error) => warn!(after, %error, "the store's watch failed; watching again"),
             }
             tokio::select! {
-                () = shutdown.triggered() => return,
+                () = shutdown.triggered() => return Ended::Stopped,
                 () = tokio::time::sleep(RETRY) => {}
             }
         }
     }
 
-    async fn follow_once(&self, after: u64, observe: &(impl Fn(&Event) + Send + Sync)) -> Result<(), Status> {
+    async fn follow_once(&self, after: u64, observe: &(impl Fn(&Event) + Send + Sync)) -> Result<Ended, Status> {
         let mut responses = self.store.watch(watch_after(after)).await?;
         while let Some(response) = responses.next().await {
             let response = response?;
             if response.compact_revision > 0 {
-                // The store compacted what this apiserver has not seen: watchers must list again.
-                let floor = u64::try_from(response.compact_revision).unwrap_or(after);
-                warn!(after, floor, "missed changes were compacted");
-                self.restart_at(floor);
-                return Ok(());
+                warn!(after, compacted = response.compact_revision, "missed changes were compacted");
+                return Ok(Ended::Lost);
             }
             if response.canceled {
                 return Err(Status::unavailable(response.cancel_reason));
@@ -219,7 +225,7 @@ impl Hub {
                 self.push(revision);
             }
         }
-        Ok(())
+        Ok(Ended::Stopped)
     }
 
     fn push(&self, revision: Arc<Revision>) {
@@ -241,7 +247,8 @@ impl Hub {
         self.head.send_replace(head);
     }
 
-    fn restart_at(&self, floor: u64) {
+    /// Forgets everything up to and with `floor`: watchers that stand before it are replayed from the store.
+    pub fn restart_at(&self, floor: u64) {
         *self.ring.write() = Ring { revisions: VecDeque::new(), floor, size_bytes: 0 };
         self.head.send_replace(floor);
     }
@@ -279,7 +286,10 @@ impl Hub {
     ///
     /// # Errors
     /// `OutOfRange` where the history is compacted.
-    pub async fn replay(&self, position: u64) -> Result<BoxStream<'static, Result<Vec<Arc<Revision>>, Status>>, Status> {
+    pub async fn replay(
+        &self,
+        position: u64,
+    ) -> Result<BoxStream<'static, Result<Vec<Arc<Revision>>, Status>>, Status> {
         let responses = self.store.watch(watch_after(position)).await?;
         let resource_of = self.resource_of.clone();
         Ok(responses

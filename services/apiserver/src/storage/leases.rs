@@ -27,7 +27,8 @@ impl ExpiryLeases {
             return Ok(0);
         }
         let mut shared = self.0.lock().await;
-        if let Some(shared) = shared.as_ref().filter(|known| known.ttl_seconds == ttl_seconds && Instant::now() < known.until)
+        if let Some(shared) =
+            shared.as_ref().filter(|known| known.ttl_seconds == ttl_seconds && Instant::now() < known.until)
         {
             return Ok(shared.id);
         }

@@ -4,8 +4,8 @@
 
 mod etcd;
 mod hub;
-mod leases;
 pub mod keys;
+mod leases;
 mod objects;
 mod paging;
 pub(crate) mod partial;
@@ -20,7 +20,7 @@ use proto::etcdserverpb::{
 use tonic::Status;
 
 pub use etcd::EtcdStore;
-pub use hub::{Event, Hub, Position, ResourceOf, Revision};
+pub use hub::{Ended, Event, Hub, Position, ResourceOf, Revision};
 pub(crate) use leases::ExpiryLeases;
 pub(crate) use objects::refused;
 pub use objects::{Claims, Entry, Held, Objects, Outcome, Write};

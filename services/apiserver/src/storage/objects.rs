@@ -78,7 +78,9 @@ pub struct Write {
 /// What became of a [`Write`]. All but `Done` wrote nothing.
 #[derive(Debug)]
 pub enum Outcome {
-    Done { revision: i64 },
+    Done {
+        revision: i64,
+    },
     /// The object is not at the expected revision: here it is now.
     Changed(Option<Entry>),
     /// The key it must lie within is gone.

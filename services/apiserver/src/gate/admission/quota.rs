@@ -159,8 +159,7 @@ fn stripped(quota: &ResourceQuota) -> ResourceQuota {
 }
 
 async fn swap(api: &Api, key: &str, revision: i64, quota: &ResourceQuota) -> Result<Outcome> {
-    let write =
-        Write { key: key.to_owned(), expected: revision, value: Some(sealed(quota)), ..Write::default() };
+    let write = Write { key: key.to_owned(), expected: revision, value: Some(sealed(quota)), ..Write::default() };
     api.objects.commit(&write).await
 }
 
@@ -241,12 +240,18 @@ fn is_counted(info: &ResourceInfo, hard: &Resources) -> bool {
 }
 
 fn is_compute(name: &str) -> bool {
-    matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("requests.") || name.starts_with("limits.")
+    matches!(name, "cpu" | "memory" | "ephemeral-storage")
+        || name.starts_with("requests.")
+        || name.starts_with("limits.")
 }
 
 fn count_name(info: &ResourceInfo) -> String {
     let named = &info.resource;
-    if named.group.is_empty() { format!("count/{}", named.plural) } else { format!("count/{}.{}", named.plural, named.group) }
+    if named.group.is_empty() {
+        format!("count/{}", named.plural)
+    } else {
+        format!("count/{}.{}", named.plural, named.group)
+    }
 }
 
 fn hard(quota: &ResourceQuota) -> Resources {
@@ -283,7 +288,13 @@ fn usage(info: &ResourceInfo, record: &dyn Record) -> Resources {
 /// The part of a use that a quota counts.
 fn on(quota: &ResourceQuota, used: &Resources) -> Resources {
     let hard = hard(quota);
-    Resources(used.0.iter().filter(|(name, _)| hard.0.contains_key(*name)).map(|(name, amount)| (name.clone(), *amount)).collect())
+    Resources(
+        used.0
+            .iter()
+            .filter(|(name, _)| hard.0.contains_key(*name))
+            .map(|(name, amount)| (name.clone(), *amount))
+            .collect(),
+    )
 }
 
 /// Whether the quota's scopes cover the object.
@@ -347,7 +358,8 @@ fn raised(
     let exceeded: Vec<&str> = wanted.above(&hard).filter(|resource| delta.0.contains_key(*resource)).collect();
     if !exceeded.is_empty() {
         let list = |amounts: &Resources| -> String {
-            let each = exceeded.iter().map(|resource| format!("{resource}={}", amounts.get(resource).quantity().string));
+            let each =
+                exceeded.iter().map(|resource| format!("{resource}={}", amounts.get(resource).quantity().string));
             each.collect::<Vec<_>>().join(",")
         };
         let why = format!(

@@ -107,7 +107,8 @@ impl Strategy for Services {
                 causes.invalid("spec.externalTrafficPolicy", &spec.external_traffic_policy, detail);
             }
         }
-        let timeout = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
+        let timeout =
+            spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
         if let Some(seconds) = timeout.filter(|seconds| !(1..=AFFINITY_SECONDS_MAX).contains(seconds)) {
             let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
             let detail = format!("must be greater than 0 and less than {AFFINITY_SECONDS_MAX}");
@@ -136,7 +137,8 @@ impl Strategy for Services {
             field: "spec.clusterIPs".to_owned(),
         });
         let mut seen = BTreeSet::new();
-        let ports = spec.ports.iter().enumerate().filter(|(_, port)| port.node_port != 0 && seen.insert(port.node_port));
+        let ports =
+            spec.ports.iter().enumerate().filter(|(_, port)| port.node_port != 0 && seen.insert(port.node_port));
         let ports = ports.map(|(index, port)| Claim {
             pool: Pool::NodePorts,
             value: port.node_port.to_string(),

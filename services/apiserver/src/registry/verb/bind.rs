@@ -65,8 +65,7 @@ impl Api {
             return Err(Refusal::bad_request("a binding needs the pod's name and target.name, the node"));
         }
         let now = self.now();
-        let change =
-            Change { served, namespace: target.namespace, name: target.name, mode: Mode::Internal, dry_run };
+        let change = Change { served, namespace: target.namespace, name: target.name, mode: Mode::Internal, dry_run };
         self.change(change, |old, _| {
             let mut new = old.duplicate();
             new.meta_mut().uid.clone_from(&binding.uid);

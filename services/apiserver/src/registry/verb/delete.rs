@@ -189,12 +189,7 @@ fn propagation(options: &DeleteOptions) -> Option<&'static str> {
     }
 }
 
-fn check_preconditions(
-    info: &ResourceInfo,
-    meta: &ObjectMeta,
-    entry: &Entry,
-    options: &DeleteOptions,
-) -> Result<()> {
+fn check_preconditions(info: &ResourceInfo, meta: &ObjectMeta, entry: &Entry, options: &DeleteOptions) -> Result<()> {
     let Some(preconditions) = &options.preconditions else { return Ok(()) };
     if let Some(uid) = preconditions.uid.as_deref().filter(|uid| *uid != meta.uid) {
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta.uid);

@@ -50,8 +50,7 @@ impl Api {
             return Ok(written);
         }
         let mode = self.mode(&target)?;
-        let change =
-            Change { served, namespace: target.namespace, name: target.name, mode, dry_run: options.dry_run };
+        let change = Change { served, namespace: target.namespace, name: target.name, mode, dry_run: options.dry_run };
         let form = Form::of(target.resource);
         let object = self
             .change(change, |old, entry| {
@@ -75,8 +74,7 @@ fn patched(
     options: &WriteOptions,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<u8>> {
-    let object =
-        proto_to_value(form.message, raw, Some((form.api_version, form.kind))).map_err(Refusal::internal)?;
+    let object = proto_to_value(form.message, raw, Some((form.api_version, form.kind))).map_err(Refusal::internal)?;
     let value = applied(form.message, &object, patch)?;
     for (name, wanted) in [("apiVersion", form.api_version), ("kind", form.kind)] {
         if value.get(name).and_then(|found| found.as_str()).is_some_and(|found| found != wanted) {

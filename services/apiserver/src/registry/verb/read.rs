@@ -186,11 +186,7 @@ impl Verdict {
         Err(Refusal::forbidden(resource, "", &why))
     }
 
-    pub(super) fn check_watch(
-        &self,
-        resource: &ResourceInfo,
-        selection: &crate::api::Selection,
-    ) -> Result<()> {
+    pub(super) fn check_watch(&self, resource: &ResourceInfo, selection: &crate::api::Selection) -> Result<()> {
         self.check_selection(resource, selection)
     }
 }

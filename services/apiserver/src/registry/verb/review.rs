@@ -27,7 +27,10 @@ pub(super) fn is_review(info: &ResourceInfo) -> bool {
         (named.group.as_str(), named.plural.as_str()),
         (
             "authorization.k8s.io",
-            "selfsubjectaccessreviews" | "selfsubjectrulesreviews" | "subjectaccessreviews" | "localsubjectaccessreviews"
+            "selfsubjectaccessreviews"
+                | "selfsubjectrulesreviews"
+                | "subjectaccessreviews"
+                | "localsubjectaccessreviews"
         ) | ("authentication.k8s.io", "selfsubjectreviews")
     )
 }
@@ -68,11 +71,8 @@ impl Api {
             }
             _ => {
                 let mut review: SelfSubjectReview = decoded(raw)?;
-                let user = UserInfo {
-                    username: context.user.clone(),
-                    groups: context.groups.clone(),
-                    ..UserInfo::default()
-                };
+                let user =
+                    UserInfo { username: context.user.clone(), groups: context.groups.clone(), ..UserInfo::default() };
                 review.status = Some(SelfSubjectReviewStatus { user_info: Some(user) });
                 review.encode_to_vec()
             }

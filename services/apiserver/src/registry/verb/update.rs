@@ -32,8 +32,13 @@ impl Api {
         let mode = self.mode(&target)?;
         let mut sent = self.decoded(served, &raw)?;
         meta::place(sent.meta_mut(), &target)?;
-        let change =
-            Change { served, namespace: target.namespace, name: &sent.meta().name.clone(), mode, dry_run: options.dry_run };
+        let change = Change {
+            served,
+            namespace: target.namespace,
+            name: &sent.meta().name.clone(),
+            mode,
+            dry_run: options.dry_run,
+        };
         if change.name.is_empty() {
             return Err(Refusal::bad_request("name must be provided"));
         }

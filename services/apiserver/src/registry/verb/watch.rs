@@ -86,8 +86,7 @@ impl Api {
     }
 
     fn ready(&self, context: &RequestContext, set: WatchSet) -> Result<Set> {
-        let target =
-            Target { resource: set.resource, namespace: &set.namespace, name: &set.name, subresource: "" };
+        let target = Target { resource: set.resource, namespace: &set.namespace, name: &set.name, subresource: "" };
         let served = self.catalog.of(set.resource).ok_or_else(Refusal::unknown_resource)?;
         let filter = Filter::compile(served.info, &set.selection)?;
         self.authorize(context, Verb::Watch, &target)?.check_watch(set.resource, &set.selection)?;

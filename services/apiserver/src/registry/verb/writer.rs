@@ -187,7 +187,9 @@ impl Api {
         };
         served.rules.allocate(record, old, &mut pick).map_err(|pool| {
             let what = match pool {
-                Pool::ServiceAddresses => format!("no address is left in the service range {}", self.options.service_cidr),
+                Pool::ServiceAddresses => {
+                    format!("no address is left in the service range {}", self.options.service_cidr)
+                }
                 Pool::NodePorts => format!(
                     "no port is left in the node port range {}-{}",
                     self.options.node_ports.start(),
@@ -199,13 +201,7 @@ impl Api {
     }
 
     /// A claimed value belongs to another: learn what is taken where it was our pick, refuse where it was asked for.
-    pub(super) async fn lose(
-        &self,
-        picks: &mut Picks,
-        served: &Served,
-        record: &dyn Record,
-        key: &str,
-    ) -> Result<()> {
+    pub(super) async fn lose(&self, picks: &mut Picks, served: &Served, record: &dyn Record, key: &str) -> Result<()> {
         let value = key.rsplit('/').next().unwrap_or(key);
         if !picks.picked.contains(value) {
             let claim = served.rules.claims(record).into_iter().find(|claim| claim.key() == key);

@@ -81,7 +81,10 @@ pub(super) fn validate_init(container: &Container, field: &str, causes: &mut Cau
         ("lifecycle", container.lifecycle.is_some()),
     ] {
         if is_set {
-            causes.forbidden(format!("{field}.{name}"), "may not be set for init containers without restartPolicy=Always");
+            causes.forbidden(
+                format!("{field}.{name}"),
+                "may not be set for init containers without restartPolicy=Always",
+            );
         }
     }
 }

@@ -57,8 +57,9 @@ fn default_container(container: &mut Container) {
     container.ports.iter_mut().for_each(default_port);
     container.env.iter_mut().for_each(default_env);
     container.resources.as_mut().into_iter().for_each(default_resources);
-    for probe in
-        [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe].into_iter().flatten()
+    for probe in [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe]
+        .into_iter()
+        .flatten()
     {
         default_probe(probe);
     }

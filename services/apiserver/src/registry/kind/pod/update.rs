@@ -57,7 +57,11 @@ fn alike(mut new: PodSpec, old: &PodSpec) -> PodSpec {
 fn check_deadline(new: &PodSpec, old: &PodSpec, causes: &mut Causes) {
     match (new.active_deadline_seconds, old.active_deadline_seconds) {
         (Some(new), Some(old)) if new > old => {
-            causes.invalid_number("spec.activeDeadlineSeconds", new, format!("must be less than or equal to previous value {old}"));
+            causes.invalid_number(
+                "spec.activeDeadlineSeconds",
+                new,
+                format!("must be less than or equal to previous value {old}"),
+            );
         }
         (None, Some(_)) => causes.invalid("spec.activeDeadlineSeconds", "null", "must not update from a value to nil"),
         _ => {}

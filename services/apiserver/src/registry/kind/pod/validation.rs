@@ -109,7 +109,11 @@ fn validate_toleration(toleration: &Toleration, field: &str, causes: &mut Causes
             causes.invalid_each(format!("{field}.value"), &toleration.value, validate::label_value(&toleration.value));
         }
         "Exists" if !toleration.value.is_empty() => {
-            causes.invalid(format!("{field}.value"), &toleration.value, "value must be empty when `operator` is 'Exists'");
+            causes.invalid(
+                format!("{field}.value"),
+                &toleration.value,
+                "value must be empty when `operator` is 'Exists'",
+            );
         }
         "Exists" => {}
         other => causes.not_supported(format!("{field}.operator"), other, &["Equal", "Exists"]),

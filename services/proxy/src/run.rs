@@ -25,7 +25,7 @@ use tracing::info;
 
 use crate::{
     backend::Backend,
-    door::{Door, InForce},
+    door::{Door, InForce, only_operators},
     driver::{BY_SERVICE, Driver, service_of},
     nftables::{self, Nftables, Ranges},
     recording::Recording,
@@ -242,7 +242,10 @@ async fn serve(
         .context("build reflection")?;
     health.set_not_serving::<ProxyServer<Door>>().await;
     let mut routes = tonic::service::RoutesBuilder::default();
-    routes.add_service(health_service).add_service(reflection).add_service(ProxyServer::new(door));
+    routes
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(ProxyServer::with_interceptor(door, only_operators));
     // Healthy means that the rules are in force.
     tasks.spawn("proxy health", {
         let shutdown = shutdown.clone();

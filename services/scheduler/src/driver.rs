@@ -47,7 +47,8 @@ pub struct Driver {
     pub pods: Cache<Pod>,
     pub nodes: Cache<Node>,
     pub leases: Cache<Lease>,
-    pub view: Arc<RwLock<ClusterView>>,
+    /// Present while this driver runs.
+    pub view: Arc<RwLock<Option<ClusterView>>>,
     pub recorder: Recorder,
     pub desk: Desk,
     pub tasks: Tasks,
@@ -66,7 +67,7 @@ impl Driver {
         let (report, mut outcomes) = mpsc::channel::<Vec<Outcome>>(CALLS_MAX);
         let mut calls = 0;
         self.begin(&mut queue);
-        info!(nodes = self.view.read().nodes().len(), "scheduling");
+        info!(nodes = self.nodes.len(), "scheduling");
         loop {
             let may_decide = queue.has_active() && calls < CALLS_MAX;
             let release = queue.next_release().map_or_else(far_future, tokio::time::Instant::from_std);
@@ -103,7 +104,8 @@ impl Driver {
 
     /// Takes in everything the caches hold.
     fn begin(&self, queue: &mut Queue) {
-        let mut view = self.view.write();
+        let mut shared = self.view.write();
+        let view = shared.insert(ClusterView::default());
         let mut relief = Relief::default();
         for lease in self.leases.list() {
             view.observe_load(&lease.meta().name, load::measured(&lease));
@@ -113,18 +115,19 @@ impl Driver {
         }
         for pod in self.pods.list() {
             let key = PodKey::new(&pod.meta().namespace, &pod.meta().name);
-            self.observe_pod(&mut view, queue, &mut relief, key, Some(&pod));
+            self.observe_pod(view, queue, &mut relief, key, Some(&pod));
         }
     }
 
     fn observe(&self, queue: &mut Queue, news: &[Change]) {
-        let mut view = self.view.write();
+        let mut shared = self.view.write();
+        let view = shared.get_or_insert_default();
         let mut relief = Relief::default();
         for change in news {
             if change.is::<Pod>() {
                 let key = PodKey::new(&change.namespace, &change.name);
                 let pod = self.pods.get(&change.namespace, &change.name);
-                self.observe_pod(&mut view, queue, &mut relief, key, pod.as_deref());
+                self.observe_pod(view, queue, &mut relief, key, pod.as_deref());
             } else if change.is::<Node>() {
                 match self.nodes.get("", &change.name) {
                     Some(node) => {
@@ -139,7 +142,7 @@ impl Driver {
                 view.observe_load(&change.name, lease.as_deref().and_then(load::measured));
             }
         }
-        relief.wake(&view, queue);
+        relief.wake(view, queue);
     }
 
     fn observe_pod(
@@ -184,10 +187,11 @@ impl Driver {
     fn decide(&self, queue: &mut Queue, start: &mut usize) -> Vec<Binding> {
         let began = Instant::now();
         let mut bindings = Vec::new();
-        let mut view = self.view.write();
+        let mut shared = self.view.write();
+        let view = shared.get_or_insert_default();
         while bindings.len() < BATCH_MAX && began.elapsed() < BATCH_TIME {
             let Some(pod) = queue.take() else { break };
-            match schedule(&view, &pod, Sample { start: *start, feasible_max: self.feasible_max }) {
+            match schedule(view, &pod, Sample { start: *start, feasible_max: self.feasible_max }) {
                 Decision::Bind { node, examined } => {
                     *start = (*start + examined + 1) % view.nodes().len().max(1);
                     view.assume(&pod, &node);
@@ -203,7 +207,8 @@ impl Driver {
     }
 
     fn settle(&self, queue: &mut Queue, outcomes: Vec<Outcome>) {
-        let mut view = self.view.write();
+        let mut shared = self.view.write();
+        let view = shared.get_or_insert_default();
         let mut relief = Relief::default();
         for Outcome { binding: Binding { pod, node }, failure } in outcomes {
             let is_same = queue.get(&pod.key).is_some_and(|known| known.uid == pod.uid);
@@ -230,7 +235,7 @@ impl Driver {
                 }
             }
         }
-        relief.wake(&view, queue);
+        relief.wake(view, queue);
     }
 }
 

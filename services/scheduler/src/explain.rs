@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use client::Cache;
+use kit::grpc::ConnectInfo;
 use parking_lot::RwLock;
 use proto::{
     forestay::scheduler::v1::{ExplainRequest, ExplainResponse, NodeVerdict, scheduler_server::Scheduler},
@@ -18,7 +19,24 @@ use crate::{
 
 pub struct Explain {
     pub pods: Cache<Pod>,
-    pub view: Arc<RwLock<ClusterView>>,
+    /// Absent where this scheduler does not lead.
+    pub view: Arc<RwLock<Option<ClusterView>>>,
+}
+
+/// Lets in who may see every pod and node: the administrators' group.
+///
+/// # Errors
+/// Names what is missing.
+pub fn only_operators(request: Request<()>) -> Result<Request<()>, Status> {
+    let info = request.extensions().get::<ConnectInfo>();
+    let Some(peer) = info.and_then(|info| info.peer.as_ref()) else {
+        return Err(Status::unauthenticated("forestay.scheduler.v1 needs a client certificate"));
+    };
+    if !peer.organizations.iter().any(|group| group == "system:masters") {
+        let user = &peer.common_name;
+        return Err(Status::permission_denied(format!("{user} is not in the group system:masters")));
+    }
+    Ok(request)
 }
 
 #[tonic::async_trait]
@@ -29,7 +47,11 @@ impl Scheduler for Explain {
             .pods
             .get(&namespace, &name)
             .ok_or_else(|| Status::not_found(format!("pods \"{name}\" not found in namespace \"{namespace}\"")))?;
-        let verdicts = explain(&self.view.read(), &Demand::of(&pod));
+        let view = self.view.read();
+        let view = view.as_ref().ok_or_else(|| {
+            Status::failed_precondition("this scheduler does not lead: ask the holder of kube-system/kube-scheduler")
+        })?;
+        let verdicts = explain(view, &Demand::of(&pod));
         Ok(Response::new(answer(&pod, verdicts)))
     }
 }
@@ -53,5 +75,26 @@ fn verdict(Verdict { node, reasons, points }: Verdict) -> NodeVerdict {
         reasons,
         scores: points.rules.into_iter().map(|(rule, points)| (rule.to_owned(), points)).collect(),
         total: points.total,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kit::tls::Peer;
+
+    use super::*;
+
+    fn asked_by(peer: Option<Peer>) -> Result<(), tonic::Code> {
+        let mut request = Request::new(());
+        request.extensions_mut().insert(ConnectInfo { address: ([127, 0, 0, 1], 1).into(), peer });
+        only_operators(request).map(drop).map_err(|status| status.code())
+    }
+
+    #[test]
+    fn only_administrators_are_let_in() {
+        let of = |group: &str| Some(Peer { common_name: "someone".to_owned(), organizations: vec![group.to_owned()] });
+        assert_eq!(asked_by(of("system:masters")), Ok(()));
+        assert_eq!(asked_by(of("system:nodes")), Err(tonic::Code::PermissionDenied));
+        assert_eq!(asked_by(None), Err(tonic::Code::Unauthenticated));
     }
 }

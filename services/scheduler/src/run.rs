@@ -3,7 +3,11 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use client::{Client, Reflector, Selection, events::Recorder};
+use client::{
+    Client, Reflector, Selection,
+    election::{self, Elector},
+    events::Recorder,
+};
 use kit::{
     clock,
     life::{Shutdown, Tasks},
@@ -20,7 +24,7 @@ use tracing::info;
 
 use crate::{
     driver::Driver,
-    explain::Explain,
+    explain::{Explain, only_operators},
     load,
     report::{Desk, Reporter},
     schedule::SAMPLE_DEFAULT,
@@ -36,6 +40,8 @@ pub struct Options {
     pub scheduler_name: String,
     /// Nodes that fit among which the best is chosen; more gives better places, fewer gives faster decisions.
     pub feasible_max: usize,
+    /// The name to stand for election with, where several schedulers run; absent: this one is alone.
+    pub elect_as: Option<String>,
     /// Where `forestay.scheduler.v1` is served; absent: nowhere.
     pub listen: Option<SocketAddr>,
     /// The certificate to serve with; needed with `listen`.
@@ -44,7 +50,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { scheduler_name: "default-scheduler".to_owned(), feasible_max: SAMPLE_DEFAULT, listen: None, tls: None }
+        Self {
+            scheduler_name: "default-scheduler".to_owned(),
+            feasible_max: SAMPLE_DEFAULT,
+            elect_as: None,
+            listen: None,
+            tls: None,
+        }
     }
 }
 
@@ -59,46 +71,67 @@ pub async fn run(options: Options, client: Client, shutdown: Shutdown) -> anyhow
         .watch::<Node>(Selection::default())
         .watch_in::<Lease>(load::NAMESPACE, Selection::default())
         .start(&tasks, shutdown.clone());
-    let changes = reflector.changes();
-    let view = Arc::new(RwLock::new(ClusterView::default()));
+    let view = Arc::new(RwLock::new(None));
     serve(&options, &reflector, &view, &tasks, &shutdown).await?;
 
     tokio::select! {
         () = shutdown.triggered() => {}
-        () = reflector.synced() => {
-            let recorder = Recorder::start(client.clone(), &options.scheduler_name, "", &tasks, shutdown.clone());
-            let desk = Desk::default();
-            let reporter = Reporter {
-                desk: desk.clone(),
-                client: client.clone(),
-                pods: reflector.cache(),
-                recorder: recorder.clone(),
-                clock: clock::system(),
-            };
-            tasks.spawn("scheduler reports", reporter.run(shutdown.clone()));
-            let driver = Driver {
-                scheduler_name: options.scheduler_name,
-                feasible_max: options.feasible_max,
-                client,
-                pods: reflector.cache(),
-                nodes: reflector.cache(),
-                leases: reflector.cache(),
-                view,
-                recorder,
-                desk,
-                tasks: tasks.clone(),
-            };
-            driver.run(changes, shutdown.clone()).await;
-        }
+        () = reflector.synced() => lead(options, client, reflector, view, &tasks, &shutdown).await,
     }
     tasks.join(GRACE).await;
     Ok(())
 }
 
+/// Schedules whenever this scheduler leads.
+async fn lead(
+    options: Options,
+    client: Client,
+    reflector: Reflector,
+    view: Arc<RwLock<Option<ClusterView>>>,
+    tasks: &Tasks,
+    shutdown: &Shutdown,
+) {
+    let recorder = Recorder::start(client.clone(), &options.scheduler_name, "", tasks, shutdown.clone());
+    let desk = Desk::default();
+    let reporter = Reporter {
+        desk: desk.clone(),
+        client: client.clone(),
+        pods: reflector.cache(),
+        recorder: recorder.clone(),
+        clock: clock::system(),
+    };
+    tasks.spawn("scheduler reports", reporter.run(shutdown.clone()));
+    while !shutdown.is_triggered() {
+        let term = match &options.elect_as {
+            Some(identity) => {
+                let election = election::Options::new("kube-system", "kube-scheduler", identity);
+                Elector::new(client.clone(), election).lead(tasks, shutdown.clone()).await
+            }
+            None => Some(shutdown.child()),
+        };
+        let Some(term) = term else { return };
+        let driver = Driver {
+            scheduler_name: options.scheduler_name.clone(),
+            feasible_max: options.feasible_max,
+            client: client.clone(),
+            pods: reflector.cache(),
+            nodes: reflector.cache(),
+            leases: reflector.cache(),
+            view: view.clone(),
+            recorder: recorder.clone(),
+            desk: desk.clone(),
+            tasks: tasks.clone(),
+        };
+        // Subscribed before the driver reads the caches: what changes meanwhile is read twice, not missed.
+        driver.run(reflector.changes(), term).await;
+        *view.write() = None;
+    }
+}
+
 async fn serve(
     options: &Options,
     reflector: &Reflector,
-    view: &Arc<RwLock<ClusterView>>,
+    view: &Arc<RwLock<Option<ClusterView>>>,
     tasks: &Tasks,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
@@ -112,7 +145,8 @@ async fn serve(
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
         .build_v1()
         .context("build reflection")?;
-    let explain = SchedulerServer::new(Explain { pods: reflector.cache(), view: view.clone() });
+    let explain = Explain { pods: reflector.cache(), view: view.clone() };
+    let explain = SchedulerServer::with_interceptor(explain, only_operators);
     health.set_serving::<SchedulerServer<Explain>>().await;
     let mut routes = tonic::service::RoutesBuilder::default();
     routes.add_service(health_service).add_service(reflection).add_service(explain);

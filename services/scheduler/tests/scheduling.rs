@@ -172,9 +172,12 @@ async fn pods_of_other_schedulers_and_gated_pods_are_left_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_binding_is_tried_again() {
     let cluster = Cluster::start(&[node("n1", "1")]).await;
-    cluster.api.refuse(|verb, _, _| {
-        if verb == "bind" { Err(client::error::failure(500, "InternalError", "not now")) } else { Ok(()) }
-    });
+    #[allow(clippy::result_large_err, reason = "the hook's signature")]
+    let not_now = |verb: &str, _: &client::Target, _: Option<&proto::Object>| match verb {
+        "bind" => Err(client::error::failure(500, "InternalError", "not now")),
+        _ => Ok(()),
+    };
+    cluster.api.refuse(not_now);
     cluster.client.create(&pod("a", "1")).await.unwrap();
     cluster.api.until("the refusal is told", |_| cluster.has_event("a", "FailedScheduling")).await;
     cluster.api.refuse_nothing();
@@ -205,4 +208,34 @@ async fn a_busy_node_gets_fewer_pods_at_equal_requests() {
     let on_busy = names.iter().filter(|name| cluster.node_of(name) == "busy").count();
     assert!(on_busy < 10, "{on_busy} of 20 pods went to the busy node");
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_schedulers_one_leads_and_the_other_takes_over() {
+    let (client, api) = FakeApi::start().await;
+    api.put(&node("n1", "4"));
+    let start = |identity: &str| {
+        let shutdown = Shutdown::new();
+        let options = Options { elect_as: Some(identity.to_owned()), ..Options::default() };
+        (tokio::spawn(scheduler::run(options, client.clone(), shutdown.clone())), shutdown)
+    };
+    let holder = || {
+        let lease: Option<Lease> = api.get("kube-system", "kube-scheduler");
+        lease.and_then(|lease| lease.spec).and_then(|spec| spec.holder_identity).unwrap_or_default()
+    };
+    let (first, first_shutdown) = start("first");
+    api.until("the first leads", |_| holder() == "first").await;
+    let (second, second_shutdown) = start("second");
+    client.create(&pod("a", "1")).await.unwrap();
+    let is_bound =
+        |name: &str| api.get::<Pod>("default", name).is_some_and(|pod| !pod.spec.unwrap().node_name.is_empty());
+    api.until("a is bound", |_| is_bound("a")).await;
+
+    first_shutdown.trigger();
+    first.await.unwrap().unwrap();
+    api.until("the second leads", |_| holder() == "second").await;
+    client.create(&pod("b", "1")).await.unwrap();
+    api.until("b is bound", |_| is_bound("b")).await;
+    second_shutdown.trigger();
+    second.await.unwrap().unwrap();
 }

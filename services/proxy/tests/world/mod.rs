@@ -91,7 +91,8 @@ pub fn state() -> State {
     State {
         forwarding: std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(),
         tables: String::from_utf8(tables.stdout).unwrap(),
-        routes: ip("route show table all"),
+        // Links may still be coming up.
+        routes: ip("-4 route show table all").replace(" linkdown", ""),
     }
 }
 

@@ -220,8 +220,8 @@ impl Node {
         WatchResponse {
             header: Some(self.header_now()),
             canceled: true,
+            // No reason in words: etcd gives none, the revision says it.
             compact_revision,
-            cancel_reason: Refusal::Compacted.to_string(),
             ..WatchResponse::default()
         }
     }

@@ -18,8 +18,9 @@ struct Store {
 async fn store() -> Store {
     let folder = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let options = Options { data_dir: folder.path().join("store"), advertise_client_urls: vec![endpoint.clone()], ..Options::default() };
+    // Without a scheme: etcdctl 3.4 sends "http://..." as the authority of Status, which the h2 library refuses.
+    let endpoint = listener.local_addr().unwrap().to_string();
+    let options = Options { data_dir: folder.path().join("store"), advertise_client_urls: vec![format!("http://{endpoint}")], ..Options::default() };
     let node = Node::start(options).await.unwrap();
     let serving = node.clone();
     tokio::spawn(async move { serving.serve(listener, None).await.unwrap() });
@@ -80,7 +81,7 @@ async fn watch_hears_old_and_new_changes() {
     let mut watch = store.command(&["watch", "w", "--rev", "2", "--prev-kv"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines().map(Result::unwrap);
     let mut hear = |count: usize| lines.by_ref().take(count).collect::<Vec<_>>();
-    assert_eq!(hear(5), ["PUT", "", "", "w", "1"]);
+    assert_eq!(hear(3), ["PUT", "w", "1"]);
     store.run(&["put", "w", "2"]);
     assert_eq!(hear(5), ["PUT", "w", "1", "w", "2"]);
     store.run(&["del", "w"]);

@@ -248,7 +248,7 @@ impl Group {
     }
 
     #[cfg(test)]
-    pub(super) fn raft(&self) -> &Raft<Types, State> {
+    pub(in crate::consensus) fn raft(&self) -> &Raft<Types, State> {
         &self.inner.raft
     }
 }
@@ -266,7 +266,7 @@ fn config(timing: &Timing) -> Config {
         allow_log_reversion: Some(false),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(timing.snapshot_entries),
         max_in_snapshot_log_to_keep: timing.log_kept,
-        purge_batch_size: 1_000,
+        purge_batch_size: timing.log_kept.clamp(1, 1_000),
         max_payload_entries: 1_000,
         // Bounded queues: a burst waits at the door, not in memory.
         api_channel_size: Some(4_096),

@@ -301,7 +301,9 @@ impl RaftLogStorage<Types> for Log {
         {
             let mut tail = self.shared.tail.lock();
             tail.drop_entries(first_gone..);
-            tail.last = last_log_id.or(tail.purged);
+            if tail.last.is_some_and(|last| last.index() >= first_gone) {
+                tail.last = last_log_id.or(tail.purged);
+            }
             tail.durable = tail.durable.min(first_gone.saturating_sub(1));
         }
         // Awaited, so that no reader finds an old entry on disk behind a new one in memory.

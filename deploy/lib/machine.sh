@@ -73,7 +73,9 @@ need_docker() {
     [ "$(id -u)" = 0 ] || fail "Docker does not answer, and only root can start it"
     mkdir -p "$(dirname "$pidfile")"
     say "Starting dockerd (log: $log)"
-    setsid nohup dockerd --pidfile "$pidfile.docker" >"$log" 2>&1 </dev/null &
+    # Pods are wired by the kubelet: Docker's own bridge and packet filter rules are not needed, and leave traces.
+    setsid nohup dockerd --pidfile "$pidfile.docker" --bridge=none --iptables=false --ip-forward=false --ip-masq=false \
+        >"$log" 2>&1 </dev/null &
     local pid=$! waited=0
     until docker_answers; do
         kill -0 "$pid" 2>/dev/null || { tail -n 20 "$log" >&2; fail "dockerd ended; its last words are above"; }

@@ -1,0 +1,29 @@
+//! `forestay reset`: takes out what a stopped node left on its machine.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use tracing::info;
+
+use crate::{
+    settings::Settings,
+    up,
+};
+
+/// Removes containers, network, service rules, and the data directory with all data of the cluster.
+///
+/// # Errors
+/// Where a forestay still runs there, or something cannot be removed; what came before is removed then.
+pub async fn reset(settings: &Settings) -> Result<()> {
+    let folder = &settings.data_dir;
+    if !folder.exists() {
+        info!(folder = %folder.display(), "nothing to remove");
+        return Ok(());
+    }
+    let _lock = up::lock(settings)?;
+    let directories = settings.directories();
+    proxy::cleanup(&directories.proxy()).await.context("remove service rules")?;
+    fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))?;
+    info!(folder = %folder.display(), "removed");
+    Ok(())
+}

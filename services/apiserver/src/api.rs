@@ -88,7 +88,10 @@ impl Form {
 
 impl std::fmt::Debug for Stored {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stored").field("kind", &self.form.kind).field("revision", &self.revision).finish_non_exhaustive()
+        f.debug_struct("Stored")
+            .field("kind", &self.form.kind)
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
     }
 }
 

@@ -40,13 +40,17 @@ const SECURE_PORT: i32 = 443;
 
 /// Puts in place what must be there, and keeps it so.
 pub async fn keep(api: Arc<Api>) {
-    let mut lease = 0;
+    let (mut lease, mut retry) = (0, RETRY);
+    if api.options.advertise.is_some_and(|(address, _)| address.is_loopback()) {
+        warn!("the advertised address is on loopback: the kubernetes Service stays without endpoints");
+    }
     loop {
         let pause = match once(&api, &mut lease).await {
             Ok(()) => RENEWAL,
             Err(refusal) => {
                 debug!(%refusal, "not everything is in place yet");
-                RETRY
+                retry = (retry * 2).min(RENEWAL);
+                retry
             }
         };
         tokio::select! {
@@ -67,7 +71,10 @@ async fn once(api: &Api, lease: &mut i64) -> Result<()> {
         ensure(api, namespace, |_, _| false).await?;
     }
     ensure(api, service(api), |_, _| false).await?;
-    let Some((address, port)) = api.options.advertise else { return Ok(()) };
+    // An endpoint on loopback would be another machine's own loopback: none is better.
+    let Some((address, port)) = api.options.advertise.filter(|(address, _)| !address.is_loopback()) else {
+        return Ok(());
+    };
     announce(api, &address.to_string(), port, lease).await?;
     let addresses = living(api).await?;
     ensure(api, endpoints(&addresses, port), |wanted, found| {

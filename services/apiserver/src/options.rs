@@ -22,7 +22,8 @@ pub struct Options {
     pub service_cidr: Ipv4Net,
     /// Ports given to Services of type NodePort.
     pub node_ports: RangeInclusive<u16>,
-    /// The address and port by which this apiserver is listed behind the `kubernetes` Service.
+    /// The address and port by which this apiserver is listed behind the `kubernetes` Service; one on loopback is not
+    /// listed.
     pub advertise: Option<(IpAddr, u16)>,
     /// How often the store's history is compacted; the history of one interval is kept.
     pub compaction_interval: Duration,
@@ -85,11 +86,8 @@ mod tests {
 
     #[test]
     fn the_last_free_value_is_found() {
-        let options = Options {
-            service_cidr: "10.96.0.0/29".parse().unwrap(),
-            node_ports: 30000..=30001,
-            ..Options::default()
-        };
+        let options =
+            Options { service_cidr: "10.96.0.0/29".parse().unwrap(), node_ports: 30000..=30001, ..Options::default() };
         let taken = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect::<BTreeSet<_>>();
         assert_eq!(options.pick(Pool::NodePorts, &taken(&["30000"])).as_deref(), Some("30001"));
         assert_eq!(options.pick(Pool::NodePorts, &taken(&["30000", "30001"])), None);

@@ -42,8 +42,7 @@ impl Named {
     pub fn of_write(api: &Api, target: Option<wire::Target>, object: &proto::Object) -> Result<Self> {
         let target = target.unwrap_or_default();
         let resource = if target.resource.is_empty() {
-            api.resources()
-                .find(|info| info.arm == object.arm)
+            api.resource_of_arm(object.arm)
                 .ok_or_else(|| Refusal::bad_request("the object's kind has no resource: name one in target.resource"))?
         } else {
             find(api, &target.group, &target.resource)?

@@ -35,6 +35,16 @@ pub trait Strategy: Send + Sync + 'static {
         model::validate::dns_subdomain(name)
     }
 
+    /// Whoever makes an object says its first status, too: a node that registers itself.
+    fn keeps_first_status(&self) -> bool {
+        false
+    }
+
+    /// Objects of this kind hold values alone ([`Strategy::claims`], [`Strategy::allocate`]).
+    fn has_claims(&self) -> bool {
+        false
+    }
+
     /// Values this object holds alone.
     fn claims(&self, _object: &Self::Object) -> Vec<Claim> {
         Vec::new()
@@ -120,6 +130,7 @@ pub trait Rules: Send + Sync {
     fn validate_update(&self, new: &dyn Record, old: &dyn Record, causes: &mut Causes);
     fn validate_status(&self, new: &dyn Record, old: &dyn Record, causes: &mut Causes);
     fn validate_name(&self, name: &str) -> Vec<String>;
+    fn has_claims(&self) -> bool;
     fn claims(&self, object: &dyn Record) -> Vec<Claim>;
     /// # Errors
     /// The pool that has nothing left.
@@ -165,7 +176,7 @@ impl<S: Strategy> Rules for Typed<S> {
 
     fn prepare_create(&self, object: &mut dyn Record, now: Time) {
         let object = of_mut::<S>(object);
-        if S::Object::HAS_STATUS {
+        if S::Object::HAS_STATUS && !self.0.keeps_first_status() {
             object.set_status_of(&S::Object::default());
         }
         self.0.prepare_create(object, now);
@@ -198,6 +209,10 @@ impl<S: Strategy> Rules for Typed<S> {
 
     fn validate_name(&self, name: &str) -> Vec<String> {
         self.0.validate_name(name)
+    }
+
+    fn has_claims(&self) -> bool {
+        self.0.has_claims()
     }
 
     fn claims(&self, object: &dyn Record) -> Vec<Claim> {

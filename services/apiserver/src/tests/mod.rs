@@ -2,6 +2,7 @@
 
 mod deleting;
 mod listing;
+mod one_port;
 mod quotas;
 mod services;
 mod typed_door;

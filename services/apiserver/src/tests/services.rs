@@ -28,7 +28,7 @@ async fn a_service_is_given_an_address_and_defaults() {
     let made = cluster.create(&service("web", "")).await.unwrap();
     let spec = spec(&made);
     assert!(spec.cluster_ip.starts_with("10.96."));
-    assert_eq!(spec.cluster_ips, [spec.cluster_ip.clone()]);
+    assert_eq!(spec.cluster_ips.join(","), spec.cluster_ip);
     assert_eq!((spec.r#type.as_str(), spec.session_affinity.as_str()), ("ClusterIP", "None"));
     assert_eq!(spec.internal_traffic_policy.as_deref(), Some("Cluster"));
     assert_eq!((spec.ports[0].protocol.as_str(), spec.ports[0].target_port.as_ref().unwrap().int_val), ("TCP", 80));
@@ -107,4 +107,22 @@ async fn an_unconditional_replace_keeps_the_address() {
     again.spec.as_mut().unwrap().ports[0].port = 81;
     let changed = cluster.update(&again).await.unwrap();
     assert_eq!(spec(&changed).cluster_ip, spec(&made).cluster_ip);
+}
+
+#[tokio::test]
+async fn a_living_apiserver_is_behind_the_kubernetes_service() {
+    let options = Options { advertise: Some(("192.0.2.7".parse().unwrap(), 6443)), ..Options::default() };
+    let cluster = cluster_with(options).await;
+    let mut heads = cluster.api().hub.heads();
+    let slice = loop {
+        let found = cluster.get::<proto::k8s::discovery::v1::EndpointSlice>("default", "kubernetes").await;
+        match found {
+            Ok(slice) => break slice,
+            Err(_) => heads.changed().await.unwrap(),
+        }
+    };
+    assert_eq!(slice.endpoints[0].addresses, ["192.0.2.7"]);
+    assert_eq!(slice.ports[0].port, Some(6443));
+    let endpoints = cluster.get::<proto::k8s::core::v1::Endpoints>("default", "kubernetes").await.unwrap();
+    assert_eq!(endpoints.subsets[0].addresses[0].ip, "192.0.2.7");
 }

@@ -96,9 +96,6 @@ impl QuotaLocks {
         }
         Ok(charge)
     }
-
-    /// The known quotas of a namespace may be old: the hub brings the new ones, and until then nothing is kept.
-    pub(crate) fn forget(&self, _namespace: &str) {}
 }
 
 impl Charge {

@@ -29,6 +29,10 @@ impl Strategy for Nodes {
         }
     }
 
+    fn keeps_first_status(&self) -> bool {
+        true
+    }
+
     fn prepare_status(&self, new: &mut Node, _old: &Node) {
         if let Some(status) = &mut new.status
             && status.allocatable.is_empty()

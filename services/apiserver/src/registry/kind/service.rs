@@ -129,6 +129,10 @@ impl Strategy for Services {
         validate::dns1035_label(name)
     }
 
+    fn has_claims(&self) -> bool {
+        true
+    }
+
     fn claims(&self, service: &Service) -> Vec<Claim> {
         let Some(spec) = &service.spec else { return Vec::new() };
         let address = Some(&spec.cluster_ip).filter(|ip| !ip.is_empty() && *ip != HEADLESS).map(|ip| Claim {

@@ -127,7 +127,8 @@ impl Api {
     ) -> Result<crate::api::Stored> {
         let info = served.info;
         let (mut picks, mut names) = (Picks::default(), 1);
-        let wanted = record.duplicate();
+        // The object without picked values, to pick again; others never lose what they picked.
+        let wanted = served.rules.has_claims().then(|| record.duplicate());
         let lease = self.leases.expiry(self.objects.store(), served.rules.ttl_seconds()).await?;
         for _ in 0..ATTEMPTS {
             self.allocate(served, &mut *record, None, &mut picks)?;
@@ -159,8 +160,15 @@ impl Api {
                 }
                 Ok(outcome) => {
                     quota.give_back(self).await;
-                    self.answer_lost(served, &mut record, &*wanted, outcome, (is_named_here, &mut names), &mut picks)
-                        .await?;
+                    self.answer_lost(
+                        served,
+                        &mut record,
+                        wanted.as_deref(),
+                        outcome,
+                        (is_named_here, &mut names),
+                        &mut picks,
+                    )
+                    .await?;
                 }
                 Err(refusal) => {
                     quota.give_back(self).await;
@@ -179,7 +187,7 @@ impl Api {
         &self,
         served: &Served,
         record: &mut Box<dyn Record>,
-        wanted: &dyn Record,
+        wanted: Option<&dyn Record>,
         outcome: Outcome,
         (is_named_here, names): (bool, &mut usize),
         picks: &mut Picks,
@@ -188,19 +196,21 @@ impl Api {
         match outcome {
             Outcome::Changed(_) if is_named_here && *names < NAMES => {
                 *names += 1;
-                let name = meta::generate_name(&wanted.meta().generate_name);
+                let name = meta::generate_name(&record.meta().generate_name);
                 record.meta_mut().name = name;
             }
             Outcome::Changed(_) => return Err(Refusal::already_exists(served.info, &name)),
-            Outcome::Homeless => return Err(self.missing_namespace(&wanted.meta().namespace)),
+            Outcome::Homeless => return Err(self.missing_namespace(&record.meta().namespace)),
             Outcome::Claimed(key) => {
                 self.lose(picks, served, &**record, &key).await?;
-                let mut again = wanted.duplicate();
-                again.meta_mut().name = name;
-                *record = again;
+                if let Some(wanted) = wanted {
+                    let mut again = wanted.duplicate();
+                    again.meta_mut().name = name;
+                    *record = again;
+                }
             }
-            Outcome::BesideChanged => self.quotas.forget(&wanted.meta().namespace),
-            Outcome::Done { .. } => {}
+            // The quota was read anew when its charge was given back.
+            Outcome::BesideChanged | Outcome::Done { .. } => {}
         }
         Ok(())
     }

@@ -28,15 +28,23 @@ impl Api {
 
     /// Finds a served resource by its path.
     pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&'static ResourceInfo> {
-        self.resources().find(|info| {
-            let named = &info.resource;
-            named.plural == plural && named.group == group && named.version == version
-        })
+        self.find(group, plural).filter(|info| info.resource.version == version)
     }
 
     /// Finds a served resource by group ("" for core) and plural.
     pub fn find(&self, group: &str, plural: &str) -> Option<&'static ResourceInfo> {
-        self.resources().find(|info| info.resource.plural == plural && info.resource.group == group)
+        match self.catalog.find(group, plural) {
+            Some(served) => Some(served.info),
+            None => review::resources().find(|info| info.resource.plural == plural && info.resource.group == group),
+        }
+    }
+
+    /// Finds a served resource by the arm of its kind in `forestay.api.v1.Object`.
+    pub fn resource_of_arm(&self, arm: u32) -> Option<&'static ResourceInfo> {
+        match self.catalog.of_arm(arm) {
+            Some(served) => Some(served.info),
+            None => review::resources().find(|info| info.arm == arm),
+        }
     }
 
     /// Whether the caller may ask for a path that is no resource: health, version, discovery, schemas.

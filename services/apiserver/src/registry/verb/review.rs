@@ -35,6 +35,10 @@ pub(super) fn is_review(info: &ResourceInfo) -> bool {
     )
 }
 
+pub(super) fn resources() -> impl Iterator<Item = &'static ResourceInfo> {
+    proto::codec::schema().resources().iter().filter(|info| is_review(info))
+}
+
 impl Api {
     pub(super) async fn review(&self, context: &RequestContext, target: Target<'_>, raw: &[u8]) -> Result<Written> {
         let is_about_self = target.resource.resource.plural.starts_with("self");

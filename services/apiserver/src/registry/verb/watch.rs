@@ -256,7 +256,12 @@ impl Watcher {
             if !matches!(self.api.hub.after(position, 1), Position::Behind) {
                 return Ok(position);
             }
-            let Some(revisions) = history.next().await else { return Ok(position) };
+            let next = tokio::time::timeout(MARK_IDLE, history.next()).await;
+            let Ok(next) = next else {
+                self.send(Batch { revision: position, ..Batch::default() }).await?;
+                continue;
+            };
+            let Some(revisions) = next else { return Ok(position) };
             for revision in revisions? {
                 position = revision.revision;
                 self.send_changes(&revision).await?;

@@ -60,7 +60,7 @@ impl Strategy for Pods {
     }
 
     fn validate(&self, pod: &Pod, causes: &mut Causes) {
-        validation::validate_spec(&pod.spec.clone().unwrap_or_default(), "spec", causes);
+        validation::validate_spec(model::pod::spec(pod), "spec", causes);
     }
 
     fn validate_update(&self, new: &Pod, old: &Pod, causes: &mut Causes) {

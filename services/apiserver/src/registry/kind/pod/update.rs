@@ -11,11 +11,11 @@ const FORBIDDEN: &str = "pod updates may not change fields other than `spec.cont
                          was previously negative)";
 
 pub(super) fn validate(new: &Pod, old: &Pod, causes: &mut Causes) {
-    let (new, old) = (new.spec.clone().unwrap_or_default(), old.spec.clone().unwrap_or_default());
+    let (new, old) = (model::pod::spec(new), model::pod::spec(old));
     if new == old {
         return;
     }
-    validation::validate_spec(&new, "spec", causes);
+    validation::validate_spec(new, "spec", causes);
     if new.containers.len() != old.containers.len() {
         causes.forbidden("spec.containers", "pod updates may not add or remove containers");
         return;
@@ -24,15 +24,15 @@ pub(super) fn validate(new: &Pod, old: &Pod, causes: &mut Causes) {
         causes.forbidden("spec.initContainers", "pod updates may not add or remove containers");
         return;
     }
-    check_deadline(&new, &old, causes);
+    check_deadline(new, old, causes);
     if old.tolerations.iter().any(|kept| !new.tolerations.contains(kept)) {
         causes.forbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds");
     }
     let gates = |spec: &PodSpec| spec.scheduling_gates.iter().map(|gate| gate.name.clone()).collect::<Vec<_>>();
-    if gates(&new).iter().any(|gate| !gates(&old).contains(gate)) {
+    if gates(new).iter().any(|gate| !gates(old).contains(gate)) {
         causes.forbidden("spec.schedulingGates", "only deletion is allowed, but found new scheduling gates");
     }
-    if alike(new, &old) != old {
+    if alike(new.clone(), old) != *old {
         causes.forbidden("spec", FORBIDDEN);
     }
 }

@@ -40,7 +40,7 @@ use pod::{
     spec::NodeSetup,
 };
 use probe::Prober;
-use runtime::Runtime;
+use runtime::{Runtime, docker::Docker};
 use volume::Volumes;
 
 /// Runs a node until `shutdown`; containers go on running after it.
@@ -92,6 +92,8 @@ async fn start(options: &Options, client: Client, tasks: &Tasks, shutdown: Shutd
     let network = open_network(options, net, is_hollow).await?;
     let records = runtime.pods().await.context("list the pods of the container runtime")?;
     network.adopt(&records);
+    let uids: Vec<String> = records.iter().map(|record| record.pod.uid.clone()).collect();
+    network.retain(&uids).await.context("cut the wires of pods that are gone")?;
 
     let (trouble_sender, trouble) = watch::channel(None);
     let status =
@@ -132,12 +134,44 @@ async fn start(options: &Options, client: Client, tasks: &Tasks, shutdown: Shutd
 async fn open_runtime(options: &Options) -> anyhow::Result<Arc<dyn Runtime>> {
     match &options.runtime {
         RuntimeChoice::Fake(fake) => Ok(Arc::new(fake.clone())),
-        RuntimeChoice::Docker { socket } => anyhow::bail!("{}", socket.display()),
+        RuntimeChoice::Docker { socket } => {
+            let docker = Docker::connect(socket, &options.node_name, &options.pause_image).await;
+            let docker = docker.context("connect to Docker")?;
+            docker.provide_pause(options.pause_binary.as_ref()).await.context("provide the pause image")?;
+            Ok(Arc::new(docker))
+        }
     }
 }
 
-async fn open_network(_options: &Options, net: Ipv4Net, _is_hollow: bool) -> anyhow::Result<Network> {
-    Ok(Network::hollow(net))
+async fn open_network(options: &Options, net: Ipv4Net, is_hollow: bool) -> anyhow::Result<Network> {
+    if is_hollow {
+        return Ok(Network::hollow(net));
+    }
+    Network::wired(net, &options.network()).await.context("set up the pod network")
+}
+
+/// Removes from this machine all that a kubelet leaves when it stops: containers, wires, rules, mounts, files.
+///
+/// # Errors
+/// Says what could not be removed.
+pub async fn clean_up(options: &Options) -> anyhow::Result<()> {
+    if let RuntimeChoice::Docker { socket } = &options.runtime {
+        // Without its runtime there is nothing that runs, and the rest can still be removed.
+        match Docker::connect(socket, &options.node_name, &options.pause_image).await {
+            Ok(docker) => {
+                for record in docker.pods().await.context("list containers")? {
+                    docker.remove_container(&record.id).await.with_context(|| format!("remove {}", record.id))?;
+                }
+            }
+            Err(error) => warn!(%error, "containers are not looked for"),
+        }
+    }
+    network::clean_up(&options.network()).await.context("remove the pod network")?;
+    let volumes = volumes(options);
+    for uid in volumes.uids() {
+        volumes.remove(&uid).with_context(|| format!("remove the files of pod {uid}"))?;
+    }
+    Ok(())
 }
 
 fn volumes(options: &Options) -> Volumes {

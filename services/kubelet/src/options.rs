@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::PathBuf, sy
 
 use ipnet::Ipv4Net;
 
-use crate::{pod::backoff::BackOff, runtime::fake::Fake};
+use crate::{network, pod::backoff::BackOff, runtime::fake::Fake};
 
 /// What runs the containers.
 #[derive(Clone, Debug)]
@@ -45,7 +45,9 @@ pub struct Options {
     pub reserved: BTreeMap<String, String>,
     /// The name below which all pods' cgroups lie.
     pub cgroup_root: String,
-    /// Our static pause program, imported as an image at start; without it the image must be there.
+    /// The image of sandboxes.
+    pub pause_image: String,
+    /// Our static pause program, imported as that image at start; without it the image must be there.
     pub pause_binary: Option<PathBuf>,
     pub back_off: BackOff,
     /// Containers that start at once.
@@ -85,6 +87,7 @@ impl Default for Options {
             capacity: BTreeMap::new(),
             reserved: BTreeMap::new(),
             cgroup_root: "kubepods".to_owned(),
+            pause_image: concat!("forestay/pause:", env!("CARGO_PKG_VERSION")).to_owned(),
             pause_binary: None,
             back_off: BackOff::default(),
             starts_max: cores,
@@ -93,6 +96,12 @@ impl Default for Options {
             status_interval: Duration::from_secs(300),
             relist_interval: Duration::from_secs(30),
         }
+    }
+}
+
+impl Options {
+    pub(crate) fn network(&self) -> network::Setup {
+        network::Setup { cluster: self.cluster_cidr, mtu: self.pod_mtu, memory: self.root_dir.clone() }
     }
 }
 

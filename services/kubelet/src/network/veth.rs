@@ -26,7 +26,7 @@ use rtnetlink::{
 use sha2::{Digest, Sha256};
 use tracing::{debug, info, warn};
 
-use super::{Error, firewall};
+use super::{Error, Setup, firewall};
 
 /// The pods' next hop: link-local, and the same in every pod.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -39,7 +39,7 @@ const PREFIX: &str = "fsp";
 const UNREACHABLE_METRIC: u32 = 4_278_198_272;
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 /// Remembers, over restarts, that forwarding was off before us.
-const FORWARDING_WAS_OFF: &str = "/run/forestay-ip-forward-was-off";
+const FORWARDING_WAS_OFF: &str = "ip-forward-was-off";
 
 /// The wires of one node.
 pub struct Wiring {
@@ -139,10 +139,11 @@ impl Wiring {
     ///
     /// # Errors
     /// Where the pods' CIDR overlaps a route of the node, or the kernel refuses.
-    pub async fn install(net: Ipv4Net, cluster: Ipv4Net, mtu: Option<u32>) -> Result<Self, Error> {
-        let wiring = Self { handle: connect()?, net, mtu };
+    pub async fn install(net: Ipv4Net, setup: &Setup) -> Result<Self, Error> {
+        let cluster = setup.cluster;
+        let wiring = Self { handle: connect()?, net, mtu: setup.mtu };
         wiring.check_overlap(cluster).await?;
-        forward_packets()?;
+        forward_packets(&setup.memory)?;
         let floor = unreachable(cluster);
         let added = wiring.handle.route().add(floor).replace().execute().await;
         added.map_err(refused(format!("add the unreachable route for {cluster}")))?;
@@ -312,34 +313,35 @@ async fn wires(handle: &Handle) -> Result<Vec<LinkMessage>, Error> {
     Ok(links.into_iter().filter(|link| name(link).is_some_and(is_interface_name)).collect())
 }
 
-fn forward_packets() -> Result<(), Error> {
+fn forward_packets(memory: &Path) -> Result<(), Error> {
     let now = fs::read_to_string(FORWARDING).map_err(broken(format!("read {FORWARDING}")))?;
     if now.trim() == "0" {
-        fs::write(FORWARDING_WAS_OFF, "").map_err(broken(format!("write {FORWARDING_WAS_OFF}")))?;
+        let mark = memory.join(FORWARDING_WAS_OFF);
+        let marked = fs::create_dir_all(memory).and_then(|()| fs::write(&mark, ""));
+        marked.map_err(broken(format!("write {}", mark.display())))?;
         fs::write(FORWARDING, "1").map_err(broken(format!("write {FORWARDING}")))?;
     }
     Ok(())
 }
 
-/// Removes all wires and the floor under them, and turns forwarding off where we turned it on.
-///
-/// With a CIDR only the wires of that node; without one, all that carry our names.
-pub async fn clean_up(net: Option<Ipv4Net>, cluster: Ipv4Net) -> Result<(), Error> {
+/// Removes all wires of pods and the floor under them, and turns forwarding off where we turned it on.
+pub async fn clean_up(setup: &Setup) -> Result<(), Error> {
     let handle = connect()?;
-    let prefix = net.map(|net| format!("forestay pod {net} "));
     for link in wires(&handle).await? {
-        let is_ours = prefix.as_ref().is_none_or(|prefix| alias(&link).is_some_and(|alias| alias.starts_with(prefix)));
-        if is_ours && let Err(error) = handle.link().del(link.header.index).execute().await {
+        if let Err(error) = handle.link().del(link.header.index).execute().await {
             warn!(interface = name(&link).unwrap_or_default(), %error, "remove a pod's wire failed");
         }
     }
-    match handle.route().del(unreachable(cluster)).execute().await {
-        Err(error) if !is_missing(&error) => return Err(refused(format!("remove the route for {cluster}"))(error)),
+    match handle.route().del(unreachable(setup.cluster)).execute().await {
+        Err(error) if !is_missing(&error) => {
+            return Err(refused(format!("remove the route for {}", setup.cluster))(error));
+        }
         _ => {}
     }
-    if Path::new(FORWARDING_WAS_OFF).exists() {
+    let mark = setup.memory.join(FORWARDING_WAS_OFF);
+    if mark.exists() {
         fs::write(FORWARDING, "0").map_err(broken(format!("write {FORWARDING}")))?;
-        fs::remove_file(FORWARDING_WAS_OFF).map_err(broken(format!("remove {FORWARDING_WAS_OFF}")))?;
+        fs::remove_file(&mark).map_err(broken(format!("remove {}", mark.display())))?;
     }
     Ok(())
 }

@@ -95,7 +95,7 @@ pub fn container_config(
         hash: container_hash(container),
         failures: attempt.failures,
         sandbox_id: attempt.sandbox_id,
-        image: if image.id.is_empty() { container.image.clone() } else { image.id.clone() },
+        image: container.image.clone(),
         command: expand(&container.command),
         args: expand(&container.args),
         env,

@@ -2,6 +2,7 @@
 //!
 //! A runtime keeps no desired state and restarts nothing by itself: it does what it is told and reports what is.
 
+pub mod docker;
 pub mod fake;
 mod record;
 

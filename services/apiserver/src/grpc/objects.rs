@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt, stream::BoxStream};
 use proto::{
-    Object,
+    Object, codec,
     forestay::api::v1::{self as wire, View, objects_server::Objects, patch_request, watch_event},
     k8s::meta::v1::Status as Outcome,
 };
@@ -179,8 +179,17 @@ impl Door {
     }
 }
 
+/// The object a client sent, in the one form that is stored: with canonical quantities, and with nothing unknown.
 fn sent(object: Option<Object>) -> Result<Object> {
-    object.filter(|object| object.arm != 0).ok_or_else(|| Refusal::bad_request("object is required, with an arm set"))
+    let object = object.filter(|object| object.arm != 0);
+    let mut object = object.ok_or_else(|| Refusal::bad_request("object is required, with an arm set"))?;
+    // Custom objects are JSON: they have no message of their own.
+    let arm = proto::ARMS.iter().find(|arm| arm.0 == object.arm);
+    if let Some(message) = arm.and_then(|arm| codec::schema().message(arm.1)) {
+        let canonical = codec::canonical(message, &object.raw);
+        object.raw = canonical.map_err(|error| Refusal::bad_request(format!("the object cannot be read: {error}")))?.into();
+    }
+    Ok(object)
 }
 
 fn write_options(options: Option<wire::WriteOptions>) -> WriteOptions {

@@ -53,7 +53,8 @@ pub fn object(content_type: Option<&str>, body: &Bytes, form: Form, validation: 
     if encoding == Encoding::Protobuf {
         let (named, raw) = envelope::unwrap(body).map_err(|error| unreadable(form, &error))?;
         check_kind(&named.api_version, &named.kind, form)?;
-        return Ok(Received { raw, warnings: Vec::new() });
+        let raw = codec::canonical(form.message, &raw).map_err(|error| unreadable(form, &error))?;
+        return Ok(Received { raw: raw.into(), warnings: Vec::new() });
     }
     let json = as_json(encoding, body)?;
     let named = codec::type_meta(&json).map_err(|error| unreadable(form, &error))?;

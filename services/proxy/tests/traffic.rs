@@ -124,6 +124,26 @@ fn a_node_port_answers_from_outside_from_the_node_and_from_pods() {
     });
 }
 
+/// Otherwise the pod would answer the client directly, who never asked it.
+#[test]
+fn who_comes_from_outside_reaches_other_nodes_by_this_nodes_address() {
+    in_namespace(async |world: &mut World| {
+        world.pods(&["a"]);
+        world.outside();
+        world.service("web", VIP, &[], |spec| spec.ports[0].node_port = 30080);
+        world.endpoints_on("n2", "web", &["a"]);
+        world.start().await;
+        until("the node port answers", || ask("192.168.77.1:30080").is_ok());
+        for address in ["192.168.77.1:30080", "10.96.0.10:80"] {
+            assert_eq!(world.pod(OUTSIDE).run(move || ask(address).unwrap().client), NODE, "{address}");
+        }
+        // A pod keeps its own address inside the cluster.
+        world.pods(&["b"]);
+        let address = world.pod("b").address.clone();
+        assert_eq!(world.pod("b").run(|| ask("10.96.0.10:80").unwrap().client), address);
+    });
+}
+
 #[test]
 fn a_client_keeps_its_pod_until_the_pod_goes() {
     in_namespace(async |world: &mut World| {

@@ -288,13 +288,18 @@ impl World {
     }
 
     pub fn endpoints(&self, name: &str, pods: &[&str]) {
+        self.endpoints_on(NODE_NAME, name, pods);
+    }
+
+    /// Endpoints that are said to be on some node.
+    pub fn endpoints_on(&self, node: &str, name: &str, pods: &[&str]) {
         let service: Service = self.api.get("default", name).unwrap();
         let protocol = service.spec.unwrap().ports[0].protocol.clone();
         let conditions = Some(EndpointConditions { ready: Some(true), ..EndpointConditions::default() });
         let endpoint = |pod: &&str| Endpoint {
             addresses: vec![self.pods[*pod].address.clone()],
             conditions,
-            node_name: Some(NODE_NAME.to_owned()),
+            node_name: Some(node.to_owned()),
             ..Endpoint::default()
         };
         let port = EndpointPort { port: Some(PORT.into()), protocol: Some(protocol), ..EndpointPort::default() };

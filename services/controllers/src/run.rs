@@ -132,7 +132,7 @@ async fn catalog(client: &Client, shutdown: &Shutdown) -> Option<Arc<Catalog>> {
         }
         tokio::select! {
             () = shutdown.triggered() => return None,
-            () = tokio::time::sleep(backoff.next()) => {}
+            () = tokio::time::sleep(backoff.wait()) => {}
         }
     }
 }

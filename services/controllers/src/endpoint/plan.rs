@@ -132,5 +132,5 @@ fn port(port: &Port) -> EndpointPort {
 /// Whether somebody else's Endpoints should be mirrored into slices.
 pub fn is_mirrored(endpoints: &Endpoints) -> bool {
     let labels = &endpoints.meta().labels;
-    !labels.get(SKIP_MIRROR).is_some_and(|skip| skip == "true") && !labels.contains_key(MANAGED_BY)
+    labels.get(SKIP_MIRROR).is_none_or(|skip| skip != "true") && !labels.contains_key(MANAGED_BY)
 }

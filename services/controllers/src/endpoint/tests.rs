@@ -76,7 +76,7 @@ fn only_ready_pods_get_traffic() {
         .endpoints
         .iter()
         .map(|endpoint| {
-            let conditions = endpoint.conditions.clone().unwrap();
+            let conditions = endpoint.conditions.unwrap();
             format!(
                 "{} ready={} serving={} terminating={}",
                 endpoint.target_ref.clone().unwrap().name,

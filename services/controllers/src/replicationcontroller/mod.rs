@@ -34,7 +34,7 @@ impl Controller for ReplicationControllers {
                 let is_orphan = model::meta::controller_of(pod.meta()).is_none();
                 is_orphan.then(|| pod.meta().namespace.clone()).into_iter().collect()
             })
-            .map::<Pod>(|caches, pod| concerned(caches, pod))
+            .map::<Pod>(concerned)
             // A quota that gave way may let refused pods in.
             .map::<ResourceQuota>(|caches, quota| {
                 let controllers = caches.cache::<ReplicationController>().list_in(&quota.meta().namespace);

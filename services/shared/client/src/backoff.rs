@@ -18,7 +18,7 @@ impl Backoff {
     }
 
     /// Counts one more failure; how long to wait after it.
-    pub fn next(&mut self) -> Duration {
+    pub fn wait(&mut self) -> Duration {
         let wait = delay(self.shortest, self.longest, self.failures);
         self.failures = self.failures.saturating_add(1);
         wait.mul_f64(rand::rng().random_range(0.8..=1.0))

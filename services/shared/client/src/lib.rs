@@ -10,6 +10,7 @@ mod cache;
 mod changes;
 mod client;
 mod config;
+pub mod contract;
 pub mod controller;
 pub mod election;
 pub mod error;

@@ -299,7 +299,7 @@ impl Stream {
             }
             tokio::select! {
                 () = shutdown.triggered() => break,
-                () = tokio::time::sleep(backoff.next()) => {}
+                () = tokio::time::sleep(backoff.wait()) => {}
             }
         }
         self.reflector.0.subscribers.close();

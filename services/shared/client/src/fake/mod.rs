@@ -4,6 +4,9 @@
 //! deletion, finalizers, binding) and is held to the same contract suite as the real server. It has no validation
 //! beyond names, no authorization and no quota; a test that needs a refusal asks for it with [`FakeApi::refuse`].
 
+// Refusals are whole Statuses; a test server need not be frugal with them.
+#![allow(clippy::result_large_err)]
+
 mod patch;
 mod raw;
 mod refusal;

@@ -153,7 +153,10 @@ fn text_encoding(encoding: Encoding) -> Encoding {
 /// A refusal as the Status it carries.
 pub fn refusal(refusal: &Refusal, encoding: Encoding) -> Response {
     let code = StatusCode::from_u16(refusal.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = status(code, refusal.status(), encoding);
+    let mut shown = refusal.status().clone();
+    // kubectl reads details without asking whether there are any.
+    shown.details.get_or_insert_default();
+    let mut response = status(code, &shown, encoding);
     let retry = refusal.status().details.as_ref().map(|details| details.retry_after_seconds);
     if let Some(seconds) = retry.filter(|seconds| *seconds > 0) {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

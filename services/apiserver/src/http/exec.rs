@@ -93,7 +93,7 @@ fn check_protocol(parts: &Parts) -> Result<()> {
     if upgrade.to_ascii_uppercase().starts_with("SPDY") {
         return Err(Refusal::bad_request(
             "streams over SPDY/3.1 are not served: use a client that speaks the WebSocket protocol v5.channel.k8s.io \
-             (kubectl 1.31 or newer; 1.29 and 1.30 with KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true)",
+             (kubectl 1.30 or newer; 1.29 with KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true)",
         ));
     }
     if !upgrade.eq_ignore_ascii_case("websocket") {
@@ -250,7 +250,7 @@ mod tests {
             check(&[("upgrade", "websocket"), ("sec-websocket-protocol", "v5.channel.k8s.io, v4.channel.k8s.io")]),
         ];
         expect![[r#"
-            streams over SPDY/3.1 are not served: use a client that speaks the WebSocket protocol v5.channel.k8s.io (kubectl 1.31 or newer; 1.29 and 1.30 with KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true)
+            streams over SPDY/3.1 are not served: use a client that speaks the WebSocket protocol v5.channel.k8s.io (kubectl 1.30 or newer; 1.29 with KUBECTL_REMOTE_COMMAND_WEBSOCKETS=true)
             Upgrade request required: commands in containers need a WebSocket (Upgrade: websocket, Sec-WebSocket-Protocol: v5.channel.k8s.io)
             none of the WebSocket protocols asked for is spoken here: v5.channel.k8s.io, v4.channel.k8s.io
             spoken"#]]

@@ -114,6 +114,12 @@ async fn document(door: &Door, path: &Path, parts: &Parts) -> Result<Response> {
         (Path::Groups, Form::Legacy) => Some(served().legacy_groups()),
         (Path::Group(group), _) => served().legacy_group(group),
         (Path::Resources { group, version }, _) => served().legacy_resources(group, version),
+        (Path::OpenApiV2, _)
+            if text(&parts.headers, header::ACCEPT).is_some_and(|accept| accept.contains(openapi::V2_MEDIA_TYPE)) =>
+        {
+            return Ok(answer::response(StatusCode::OK, openapi::V2_ANSWER_TYPE, openapi::v2_document()));
+        }
+        (Path::OpenApiV2, _) => None,
         (Path::OpenApiIndex, _) => Some(openapi::index()),
         (Path::OpenApi(name), _) => return openapi_document(name, parts),
         (Path::Version, _) => Some(version::document()),

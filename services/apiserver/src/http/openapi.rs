@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use prost::encoding;
 use proto::{
     codec::{Cardinality, Field, FieldType, MessageId, ResourceInfo, Scalar, schema},
     schema::Form,
@@ -17,6 +18,8 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::accept;
+
+const TITLE: &str = "Forestay, a Kubernetes API";
 
 /// A rendered document and the hash that names its content.
 pub struct Document {
@@ -42,6 +45,24 @@ pub fn index() -> Value {
         (path.clone(), json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={}", document.hash) }))
     };
     json!({ "paths": documents().iter().map(entry).collect::<Map<_, _>>() })
+}
+
+/// The one form in which `/openapi/v2` is served.
+pub const V2_MEDIA_TYPE: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// What that form is called in the answer: the name clients ask by is none that Go's media type parser reads.
+pub const V2_ANSWER_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// An OpenAPI v2 document that defines nothing, as gnostic's `Document { swagger = 1, info = 2 }`.
+///
+/// kubectl 1.27 and 1.28 stop without one before they turn to the v3 documents, which have what they look for.
+pub fn v2_document() -> Bytes {
+    let (mut info, mut document) = (Vec::new(), Vec::new());
+    encoding::string::encode(1, &TITLE.to_owned(), &mut info);
+    encoding::string::encode(2, &crate::git_version(), &mut info);
+    encoding::string::encode(1, &"2.0".to_owned(), &mut document);
+    encoding::bytes::encode(2, &info, &mut document);
+    document.into()
 }
 
 fn group_versions() -> BTreeSet<(&'static str, &'static str)> {
@@ -73,7 +94,7 @@ fn document(group: &str, version: &str) -> Value {
     }
     json!({
         "openapi": "3.0.0",
-        "info": { "title": "Forestay, a Kubernetes API", "version": crate::git_version() },
+        "info": { "title": TITLE, "version": crate::git_version() },
         "paths": paths,
         "components": { "schemas": schemas.rendered() },
     })

@@ -18,6 +18,8 @@ pub enum Path {
     },
     /// A collection, an object or a subresource.
     Object(ObjectPath),
+    /// `/openapi/v2`
+    OpenApiV2,
     /// `/openapi/v3`
     OpenApiIndex,
     /// `/openapi/v3/api/v1`: what follows the prefix.
@@ -63,6 +65,7 @@ pub fn parse(path: &str) -> Option<Path> {
         ["apis", group, version] => Path::Resources { group: (*group).to_owned(), version: (*version).to_owned() },
         ["api", version, rest @ ..] => Path::Object(object("", version, rest)?),
         ["apis", group, version, rest @ ..] => Path::Object(object(group, version, rest)?),
+        ["openapi", "v2"] => Path::OpenApiV2,
         ["openapi", "v3"] => Path::OpenApiIndex,
         ["openapi", "v3", rest @ ..] => Path::OpenApi(rest.join("/")),
         ["version"] => Path::Version,

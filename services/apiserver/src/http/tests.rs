@@ -407,6 +407,8 @@ async fn openapi_documents_may_be_kept_for_ever() {
     let known = door.send("GET", url, &[("if-none-match", &tag)], "").await;
     assert_eq!(known.status(), StatusCode::NOT_MODIFIED);
     assert_eq!(door.get("/openapi/v2").await.0, 404);
+    let older = door.send("GET", "/openapi/v2", &[("accept", super::openapi::V2_MEDIA_TYPE)], "").await;
+    assert_eq!(older.headers()[header::CONTENT_TYPE], super::openapi::V2_ANSWER_TYPE);
 }
 
 #[tokio::test]

@@ -69,14 +69,23 @@ pub fn describe(error: &anyhow::Error) -> String {
 pub fn of_server(error: &Error, context: &str) -> String {
     let status = error.status();
     match error {
-        Error::Unavailable(_) if status.details.is_none() => {
-            format!("Unable to connect to the server: {}", status.message)
-        }
+        Error::Unavailable(_) if status.message.contains("transport error") => unreachable(&status.message),
         _ if status.reason == "Invalid" => invalid(error, context),
         _ if status.reason.is_empty() || status.reason == "Unknown" => {
             format!("Error from server: {context}{}", status.message)
         }
         _ => format!("Error from server ({}): {context}{}", status.reason, status.message),
+    }
+}
+
+/// No server answered.
+fn unreachable(message: &str) -> String {
+    let message = message.trim_end_matches(": transport error");
+    match message.strip_prefix("connect to ").and_then(|rest| rest.split_once(": Connection refused")) {
+        Some((address, _)) => {
+            format!("The connection to the server {address} was refused - did you specify the right host or port?")
+        }
+        None => format!("Unable to connect to the server: {message}"),
     }
 }
 
@@ -157,5 +166,15 @@ mod tests {
     fn what_fails_here_is_an_error() {
         expect!["error: read kubeconfig: no such file"]
             .assert_eq(&describe(&anyhow::anyhow!("no such file").context("read kubeconfig")));
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_told_from_one_that_is_busy() {
+        let unavailable = |message: &str| told(failure(503, "ServiceUnavailable", message));
+        expect!["The connection to the server 127.0.0.1:1 was refused - did you specify the right host or port?"]
+            .assert_eq(&unavailable("connect to 127.0.0.1:1: Connection refused (os error 111): transport error"));
+        expect!["Unable to connect to the server: connect to a:1: invalid peer certificate"]
+            .assert_eq(&unavailable("connect to a:1: invalid peer certificate: transport error"));
+        expect!["Error from server (ServiceUnavailable): no leader"].assert_eq(&unavailable("no leader"));
     }
 }

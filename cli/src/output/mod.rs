@@ -1,6 +1,7 @@
 //! Printing objects: tables, YAML, JSON, names.
 
 pub mod columns;
+mod jsonpath;
 pub mod sheet;
 mod yaml;
 
@@ -16,6 +17,7 @@ use serde::Serialize as _;
 use serde_json::{Map, Value};
 
 use crate::resource::line_name;
+use jsonpath::JsonPath;
 
 /// Where a command writes: what was asked for, and what is said beside it.
 pub struct Streams<'a> {
@@ -24,12 +26,13 @@ pub struct Streams<'a> {
 }
 
 /// `-o`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Format {
     Wide,
     Yaml,
     Json,
     Name,
+    JsonPath(JsonPath),
 }
 
 impl FromStr for Format {
@@ -41,8 +44,12 @@ impl FromStr for Format {
             "yaml" => Ok(Self::Yaml),
             "json" => Ok(Self::Json),
             "name" => Ok(Self::Name),
+            template if template.starts_with("jsonpath=") => {
+                let path = JsonPath::parse(&template["jsonpath=".len()..]);
+                path.map(Self::JsonPath).map_err(|problem| problem.to_string())
+            }
             other => Err(format!(
-                "unable to match a printer suitable for the output format {other:?}, allowed formats are: json,name,wide,yaml"
+                "unable to match a printer suitable for the output format {other:?}, allowed formats are: json,jsonpath=,name,wide,yaml"
             )),
         }
     }
@@ -83,11 +90,12 @@ pub fn without_managed_fields(value: &mut Value) {
 }
 
 /// Prints one object in a format that is no table.
-pub fn print_one(out: &mut dyn Write, format: Format, found: &Found, with_managed_fields: bool) -> anyhow::Result<()> {
+pub fn print_one(out: &mut dyn Write, format: &Format, found: &Found, with_managed_fields: bool) -> anyhow::Result<()> {
     match format {
         Format::Name | Format::Wide => writeln!(out, "{}/{}", line_name(found.info), found.meta()?.name)?,
         Format::Yaml => out.write_all(yaml::text(&found.shown_value(with_managed_fields)?).as_bytes())?,
         Format::Json => writeln!(out, "{}", json(&found.shown_value(with_managed_fields)?))?,
+        Format::JsonPath(path) => write!(out, "{}", path.text(&found.shown_value(true)?))?,
     }
     Ok(())
 }
@@ -95,7 +103,7 @@ pub fn print_one(out: &mut dyn Write, format: Format, found: &Found, with_manage
 /// Prints several objects: as a `List` in YAML and JSON.
 pub fn print_list(
     out: &mut dyn Write,
-    format: Format,
+    format: &Format,
     found: &[Found],
     with_managed_fields: bool,
 ) -> anyhow::Result<()> {
@@ -109,9 +117,10 @@ pub fn print_list(
 }
 
 /// Prints a value in YAML or JSON.
-pub fn print_value(out: &mut dyn Write, format: Format, value: &Value) -> anyhow::Result<()> {
+pub fn print_value(out: &mut dyn Write, format: &Format, value: &Value) -> anyhow::Result<()> {
     match format {
         Format::Json => writeln!(out, "{}", json(value))?,
+        Format::JsonPath(path) => write!(out, "{}", path.text(value))?,
         _ => out.write_all(yaml::text(value).as_bytes())?,
     }
     Ok(())

@@ -56,7 +56,7 @@ impl Apply {
                 Err(error) => failures.tell(streams.err, &error)?,
             }
         }
-        if let Some(format) = self.printing.output {
+        if let Some(format) = &self.printing.output {
             match &printed[..] {
                 [one] => output::print_one(streams.out, format, one, self.printing.show_managed_fields)?,
                 several => output::print_list(streams.out, format, several, self.printing.show_managed_fields)?,

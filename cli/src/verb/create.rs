@@ -57,7 +57,7 @@ impl Create {
             };
         }
         let found = Found { info: manifest.info, object };
-        match self.printing.output {
+        match &self.printing.output {
             Some(format) => output::print_one(streams.out, format, &found, self.printing.show_managed_fields)?,
             None => {
                 let name = format!("{}/{}", resource::line_name(manifest.info), found.meta()?.name);

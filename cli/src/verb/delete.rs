@@ -187,7 +187,7 @@ impl Delete {
 
     fn print(&self, one: &Doomed, streams: &mut Streams<'_>) -> anyhow::Result<()> {
         let (kind, name) = (line_name(one.info), &one.target.name);
-        match self.printing.output {
+        match &self.printing.output {
             Some(Format::Name) => writeln!(streams.out, "{kind}/{name}")?,
             _ => {
                 let done = if self.force { "force deleted" } else { "deleted" };

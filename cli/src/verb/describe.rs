@@ -4,7 +4,7 @@ use anyhow::bail;
 use client::Selection;
 use model::table::span;
 use proto::k8s::{
-    core::v1::{Event, Namespace, Node, Pod, ReplicationController, Service},
+    core::v1::{ConfigMap, Event, Namespace, Node, Pod, ReplicationController, ResourceQuota, Secret, Service},
     meta::v1::{ObjectMeta, Time},
 };
 
@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod any;
+mod data;
 mod namespace;
 mod node;
 mod pod;
@@ -147,6 +148,15 @@ impl Describe {
                 // Nothing happens to a namespace itself.
                 return Ok(());
             }
+            ("v1", "ConfigMap") => data::describe_config(sheet, &object.decode_as::<ConfigMap>()?),
+            ("v1", "Secret") => {
+                data::describe_secret(sheet, &object.decode_as::<Secret>()?);
+                return Ok(());
+            }
+            ("v1", "ResourceQuota") => {
+                data::describe_quota(sheet, &object.decode_as::<ResourceQuota>()?);
+                return Ok(());
+            }
             _ => any::describe(sheet, found)?,
         }
         if self.show_events { events(session, found, sheet).await } else { Ok(()) }
@@ -178,7 +188,7 @@ async fn events(session: &Session, found: &Found, sheet: &mut Sheet) -> anyhow::
         sheet.line(0, ["Events:", "<none>"]);
         return Ok(());
     }
-    events.sort_by_key(|event| last_seen(event));
+    events.sort_by_key(last_seen);
     sheet.heading(0, "Events");
     sheet.line(1, ["Type", "Reason", "Age", "From", "Message"]);
     sheet.line(1, ["----", "------", "----", "----", "-------"]);

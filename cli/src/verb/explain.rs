@@ -50,7 +50,7 @@ impl Explain {
         writeln!(out, "KIND:       {}", info.resource.kind)?;
         writeln!(out, "VERSION:    {}\n", info.resource.version)?;
         if let Some(field) = field {
-            writeln!(out, "FIELD: {} <{}>{}\n", field.json_name, type_of(field), required(field))?;
+            writeln!(out, "FIELD: {} <{}>{}\n\n", field.json_name, type_of(field), required(field))?;
         }
         let own = field.map_or("", |field| field.comment.trim());
         let of_message = message.map_or("", |message| schema()[message].comment.trim());
@@ -64,7 +64,7 @@ impl Explain {
             }
         }
         if let Some(message) = message.filter(|message| schema()[*message].form == Form::Plain) {
-            writeln!(out, "\nFIELDS:")?;
+            writeln!(out, "    \nFIELDS:")?;
             self.print_fields(out, message, field.is_none(), 2, &mut vec![message])?;
         }
         writeln!(out)?;
@@ -91,10 +91,10 @@ impl Explain {
             fields.push((
                 "apiVersion",
                 "<string>".to_owned(),
-                "Version of the form this object is written in, with its group.",
+                "Group and version of this object's schema: apps/v1.",
                 None,
             ));
-            fields.push(("kind", "<string>".to_owned(), "The type of this object.", None));
+            fields.push(("kind", "<string>".to_owned(), "What this object is: Pod.", None));
         }
         fields.sort_by_key(|(name, ..)| *name);
         for (name, of_type, text, field) in fields {
@@ -150,11 +150,9 @@ fn type_of(field: &Field) -> String {
         FieldType::Scalar(Scalar::Double) => "number".to_owned(),
         FieldType::Scalar(Scalar::String | Scalar::Bytes) => "string".to_owned(),
         FieldType::Message(message) => match schema()[message].form {
-            Form::Time | Form::MicroTime | Form::Duration | Form::Quantity | Form::IntOrString | Form::Plain => {
-                schema()[message].name.to_owned()
-            }
+            Form::Time | Form::MicroTime => "string".to_owned(),
             Form::Items => "[]string".to_owned(),
-            _ => "Object".to_owned(),
+            _ => schema()[message].name.to_owned(),
         },
     };
     match field.cardinality {
@@ -198,7 +196,7 @@ mod tests {
         let text = stage.run("explain pod.spec.containers").await;
         assert!(
             text.starts_with(
-                "KIND:       Pod\nVERSION:    v1\n\nFIELD: containers <[]Container> -required-\n\nDESCRIPTION:\n"
+                "KIND:       Pod\nVERSION:    v1\n\nFIELD: containers <[]Container> -required-\n\n\nDESCRIPTION:\n"
             ),
             "{text}"
         );

@@ -133,7 +133,8 @@ impl Get {
         streams: &mut Streams<'_>,
         is_whole: bool,
     ) -> anyhow::Result<()> {
-        if let Some(format @ (Format::Yaml | Format::Json | Format::Name)) = self.printing.output {
+        if let Some(format @ (Format::Yaml | Format::Json | Format::Name | Format::JsonPath(_))) = &self.printing.output
+        {
             return match (requests, found) {
                 ([Request { name: Some(_), .. }], [one]) => {
                     output::print_one(streams.out, format, one, self.printing.show_managed_fields)
@@ -239,9 +240,9 @@ impl Get {
             Type::Modified => "MODIFIED",
             _ => "ADDED",
         };
-        match self.printing.output {
-            Some(format @ (Format::Yaml | Format::Json | Format::Name)) => {
-                if format == Format::Yaml && std::mem::replace(is_headed, true) {
+        match &self.printing.output {
+            Some(format @ (Format::Yaml | Format::Json | Format::Name | Format::JsonPath(_))) => {
+                if *format == Format::Yaml && std::mem::replace(is_headed, true) {
                     writeln!(streams.out, "---")?;
                 }
                 output::print_one(streams.out, format, &found, self.printing.show_managed_fields)?;

@@ -22,7 +22,7 @@ impl Version {
     pub async fn run(self, session: &Session, streams: &mut Streams<'_>) -> anyhow::Result<()> {
         let client = format!("v{}", env!("CARGO_PKG_VERSION"));
         let server = if self.client { None } else { Some(session.client()?.version().await) };
-        match self.output {
+        match &self.output {
             Some(format) => {
                 let mut value = json!({"clientVersion": {"gitVersion": client}});
                 if let Some(Ok(server)) = &server {

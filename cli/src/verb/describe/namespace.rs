@@ -21,9 +21,9 @@ pub fn describe(sheet: &mut Sheet, namespace: &Namespace, quotas: &[ResourceQuot
     sheet.line(0, [""]);
     if quotas.is_empty() {
         sheet.line(0, ["No resource quota."]);
-        return;
+    } else {
+        sheet.line(0, ["Resource Quotas"]);
     }
-    sheet.line(0, ["Resource Quotas"]);
     for quota in quotas {
         let status = quota.status.clone().unwrap_or_default();
         let hard = if status.hard.is_empty() { quota.spec.clone().unwrap_or_default().hard } else { status.hard };

@@ -14,7 +14,9 @@ pub fn describe(sheet: &mut Sheet, pod: &Pod) {
     let meta = pod.metadata.clone().unwrap_or_default();
     let (spec, status) = (spec(pod), status(pod));
     head(sheet, &meta);
-    sheet.field(0, "Priority", spec.priority.unwrap_or(0).to_string());
+    if let Some(priority) = spec.priority {
+        sheet.field(0, "Priority", priority.to_string());
+    }
     sheet.field_if(0, "Priority Class Name", &spec.priority_class_name);
     sheet.field(0, "Service Account", &spec.service_account_name);
     let node =
@@ -48,7 +50,8 @@ pub fn describe(sheet: &mut Sheet, pod: &Pod) {
         sheet.heading(0, "Conditions");
         sheet.line(1, ["Type", "Status"]);
         for condition in &status.conditions {
-            sheet.line(1, [condition.r#type.clone(), condition.status.clone()]);
+            // kubectl's tables have this blank; eyes and scripts are used to the widths.
+            sheet.line(1, [format!("{} ", condition.r#type), condition.status.clone()]);
         }
     }
     volumes(sheet, &spec.volumes);

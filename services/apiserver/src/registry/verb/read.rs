@@ -21,6 +21,7 @@ impl Api {
     pub async fn get(&self, context: &RequestContext, target: Target<'_>) -> Result<Stored> {
         let served = self.served(&target)?;
         let verdict = self.authorize(context, Verb::Get, &target)?;
+        verdict.check_name(&target)?;
         if !target.subresource.is_empty() && self.form_of(target.resource, target.subresource).is_none() {
             return Err(Refusal::unknown_resource());
         }

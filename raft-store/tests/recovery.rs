@@ -91,6 +91,7 @@ async fn after_spoiling(spoil: impl Fn(&Path, u64)) -> Vec<String> {
     let found = keys(&node).await;
     node.put(put("after".to_owned(), 10)).await.unwrap();
     node.shutdown().await.unwrap();
+    drop(node);
     let again = Node::start(options(&place)).await.unwrap();
     assert_eq!(keys(&again).await.len(), found.len() + 1);
     again.shutdown().await.unwrap();

@@ -83,7 +83,7 @@ impl Touched {
     fn deletes_hit(&self, key: &Bytes) -> bool {
         self.deletes.iter().any(|(from, end)| match end.as_ref() {
             [] => from == key,
-            [0] => from <= key,
+            // etcd reads an end of zero literally here, so that an unbounded delete forbids no put; so do we.
             end => from <= key && key.as_ref() < end,
         })
     }

@@ -51,15 +51,19 @@ impl Backend for Nftables {
     }
 
     async fn apply(&mut self, changes: &Changes) -> anyhow::Result<()> {
-        let memory = if Memory::is_needed_for(changes) {
-            let listing = nft(&["--json", "list", "map", "ip", TABLE, "affinity"], "").await;
-            Memory::parse(&listing.context("list remembered clients")?)?
-        } else {
-            Memory::default()
-        };
+        let may_be_stale = Memory::is_needed_for(changes);
+        let memory = if may_be_stale { remembered().await? } else { Memory::default() };
         let script = script::change(&self.ranges, &mut self.programmed, changes, &memory);
         if !script.is_empty() {
             nft(&["--file", "-"], &script).await.context("change the service table")?;
+        }
+        if may_be_stale {
+            // A client that came between the listing and the change may have been given the backend that went, and
+            // every further try would keep that alive. From now on nobody is given it.
+            let script = script::forget(changes, &remembered().await?);
+            if !script.is_empty() {
+                nft(&["--file", "-"], &script).await.context("forget clients of backends that are gone")?;
+            }
         }
         Ok(())
     }
@@ -69,6 +73,11 @@ impl Backend for Nftables {
         self.programmed = Programmed::default();
         Ok(())
     }
+}
+
+async fn remembered() -> anyhow::Result<Memory> {
+    let listing = nft(&["--json", "list", "map", "ip", TABLE, "affinity"], "").await;
+    Memory::parse(&listing.context("list remembered clients")?)
 }
 
 /// Takes our table out; does nothing where there is none, or no nft.

@@ -84,13 +84,22 @@ pub fn change(ranges: &Ranges, programmed: &mut Programmed, changes: &Changes, m
     for (key, change) in &changes.0 {
         programmed.set(ranges, key, change.after.as_ref(), &mut script, &mut elements);
     }
+    script.push_str(&forget(changes, memory));
+    elements.write(&mut script);
+    script
+}
+
+/// The script that forgets clients whose backend is gone by these changes.
+pub fn forget(changes: &Changes, memory: &Memory) -> String {
+    let (mut known, mut clients) = (Vec::new(), Vec::new());
     for (client, backend) in memory.stale(changes) {
         // An entry that expires meanwhile must not fail the transaction: adding it first makes the deletion sure.
-        elements.add("affinity", format!("{client} : {} . {}", backend.ip(), backend.port()));
-        script.push_str(&elements.flush_add("affinity"));
-        elements.delete("affinity", client);
+        known.push(format!("{client} : {} . {}", backend.ip(), backend.port()));
+        clients.push(client);
     }
-    elements.write(&mut script);
+    let mut script = String::new();
+    command(&mut script, "add", "affinity", &known);
+    command(&mut script, "delete", "affinity", &clients);
     script
 }
 
@@ -403,13 +412,6 @@ impl Elements {
             Some((list, at)) => _ = list.swap_remove(at),
             None => to.entry(map.to_owned()).or_default().push(element),
         }
-    }
-
-    /// The commands that add what was gathered for one map so far.
-    fn flush_add(&mut self, map: &str) -> String {
-        let mut script = String::new();
-        command(&mut script, "add", map, &self.add.remove(map).unwrap_or_default());
-        script
     }
 
     /// Deletions come first: a key that moves is deleted and added in one transaction.

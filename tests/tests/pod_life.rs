@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use client::{Client, DeleteOptions, Selection};
+use client::{Client, Selection};
 use proto::{
     Kind,
     k8s::{
@@ -12,7 +12,7 @@ use proto::{
             ServicePort, ServiceSpec,
         },
         discovery::v1::EndpointSlice,
-        meta::v1::ObjectMeta,
+        meta::v1::{DeleteOptions, ObjectMeta},
     },
 };
 use tests::{cluster::Cluster, eventually};
@@ -96,9 +96,17 @@ async fn a_replication_controller_becomes_ready_pods_behind_a_service() {
 
     // Shrunk and grown.
     for replicas in [1, 4] {
-        let mut wanted = client.get::<ReplicationController>("default", "web").await.unwrap();
-        wanted.spec.as_mut().unwrap().replicas = Some(replicas);
-        client.update(&wanted).await.unwrap();
+        // The controller writes its status meanwhile: a conflict means to read again.
+        eventually("the controller is resized", || async {
+            let mut wanted = client.get::<ReplicationController>("default", "web").await.unwrap();
+            wanted.spec.as_mut().unwrap().replicas = Some(replicas);
+            match client.update(&wanted).await {
+                Ok(_) => Some(()),
+                Err(error) if error.is_conflict() => None,
+                Err(error) => panic!("{error}"),
+            }
+        })
+        .await;
         ready(client, replicas as usize).await;
     }
     cluster.stop().await.unwrap();

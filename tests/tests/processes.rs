@@ -3,13 +3,13 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use client::{Client, DeleteOptions, Selection};
+use client::{Client, Selection};
 use forestay::{certificates::Holder, role::House, settings::Settings, up};
 use proto::{
     Kind,
     k8s::{
         core::v1::{ConfigMap, Container, Namespace, Pod, PodSpec},
-        meta::v1::ObjectMeta,
+        meta::v1::{DeleteOptions, ObjectMeta},
     },
 };
 use tests::{

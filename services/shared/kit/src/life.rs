@@ -57,9 +57,12 @@ impl Shutdown {
     }
 }
 
+/// A task and the name it is known by.
+type Named = (&'static str, JoinHandle<()>);
+
 /// The tasks of one component.
 #[derive(Clone, Debug, Default)]
-pub struct Tasks(Arc<Mutex<Vec<(&'static str, JoinHandle<()>)>>>);
+pub struct Tasks(Arc<Mutex<Vec<Named>>>);
 
 impl Tasks {
     pub fn new() -> Self {

@@ -5,6 +5,7 @@
 //! labels: a kubelet may be killed at any time, and no container notices.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod cgroup;
 mod crew;
 mod events;
 pub mod network;
@@ -14,6 +15,7 @@ mod options;
 pub mod pod;
 mod probe;
 pub mod runtime;
+mod serve;
 pub mod volume;
 
 use std::{sync::Arc, time::Duration};
@@ -23,8 +25,11 @@ use client::{Cache, Client, Reflector, Selection, events::Recorder};
 use ipnet::Ipv4Net;
 use kit::life::{Shutdown, Tasks};
 use proto::k8s::core::v1::{Node, Pod, Service};
-use tokio::sync::{Semaphore, mpsc, watch};
-use tracing::{info, warn};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, mpsc, watch},
+};
+use tracing::{error, info, warn};
 
 pub use options::{Options, RuntimeChoice, ServerTls};
 
@@ -69,7 +74,11 @@ async fn start(options: &Options, client: Client, tasks: &Tasks, shutdown: Shutd
     let runtime = open_runtime(options).await?;
     let version = runtime.version().await.context("ask the container runtime for its version")?;
     let machine = facts::Machine::read(&version.root_dir, options.node_ip);
-    let port = options.listen.map_or(0, |address| address.port());
+    let listener = match options.listen {
+        Some(address) => Some(TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?),
+        None => None,
+    };
+    let port = listener.as_ref().and_then(|listener| listener.local_addr().ok()).map_or(0, |address| address.port());
     let profile = Arc::new(Profile::new(options, machine, version.clone(), port));
 
     let (change_sender, changes) = mpsc::unbounded_channel();
@@ -104,6 +113,15 @@ async fn start(options: &Options, client: Client, tasks: &Tasks, shutdown: Shutd
     let objects = Objects::new(client.clone());
     tasks.spawn("configMaps and secrets", objects.clone().run(object_sender, shutdown.clone()));
 
+    if let Some(listener) = listener {
+        let service = serve::Service::new(runtime.clone(), reflector.cache(), options.tls.is_some());
+        let (tls, shutdown) = (options.tls.clone(), shutdown.clone());
+        tasks.spawn("forestay.node.v1", async move {
+            if let Err(error) = service.serve(listener, tls, shutdown).await {
+                error!(%error, "serving forestay.node.v1 failed");
+            }
+        });
+    }
     let ips = profile.machine.ips.clone();
     let node_ip = ips.first().copied().context("find an address of this node: set one with --node-ip")?;
     let hands = Arc::new(Hands {
@@ -166,6 +184,7 @@ pub async fn clean_up(options: &Options) -> anyhow::Result<()> {
             Err(error) => warn!(%error, "containers are not looked for"),
         }
     }
+    cgroup::remove(&options.cgroup_root);
     network::clean_up(&options.network()).await.context("remove the pod network")?;
     let volumes = volumes(options);
     for uid in volumes.uids() {

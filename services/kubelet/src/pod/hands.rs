@@ -22,6 +22,7 @@ use super::{
     spec::{Attempt, NodeSetup, PullPolicy, container_config, pull_policy, sandbox_config, volume_mounts},
 };
 use crate::{
+    cgroup,
     events::Events,
     network::Network,
     objects::{Objects, Wanted},
@@ -311,6 +312,7 @@ impl Hands {
         }
         self.network.detach(&key).await.map_err(|error| refused(error.to_string()))?;
         if let Some(volumes) = &self.volumes {
+            cgroup::remove(&sandbox_config(pod, &self.setup, 0, None).cgroup_parent);
             volumes.remove(&key.uid).map_err(|error| refused(format!("remove the pod's files: {error}")))?;
         }
         if !orphaned {

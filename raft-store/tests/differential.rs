@@ -306,6 +306,12 @@ async fn answer(channel: &Channel, ask: Ask) -> String {
     told.unwrap_or_else(|status| format!("{:?} {}", status.code(), status.message()))
 }
 
+/// Ends a run in which one side stays silent.
+async fn within(number: usize, who: &str, ask: &Ask, answer: impl Future<Output = String>) -> String {
+    let patience = std::time::Duration::from_secs(20);
+    tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| panic!("request {number}: no answer of {who} to {ask:?}"))
+}
+
 /// Everything up to a mark that is written for the purpose.
 async fn watch(channel: &Channel, create: WatchCreateRequest) -> Result<String, Status> {
     let mark: Bytes = vec![0xff; 4].into();
@@ -350,8 +356,8 @@ async fn answers_equal_those_of_etcd() {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for number in 0..requests {
         let ask = dice.ask();
-        let expected = answer(&theirs, ask.clone()).await;
-        let actual = answer(&ours, ask.clone()).await;
+        let expected = within(number, "etcd", &ask, answer(&theirs, ask.clone())).await;
+        let actual = within(number, "this store", &ask, answer(&ours, ask.clone())).await;
         assert_eq!(actual, expected, "request {number} of SEED={seed}: {ask:?}");
         let kind: String = if expected.contains("etcdserver:") { expected.clone() } else { expected.split_whitespace().next().unwrap_or("watch").to_owned() };
         *counts.entry(kind.lines().next().unwrap_or_default().chars().take(80).collect()).or_default() += 1;

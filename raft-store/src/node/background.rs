@@ -29,7 +29,7 @@ impl Sweeper {
     pub async fn run(mut self, shutdown: Shutdown) {
         loop {
             let compacted = *self.compactions.borrow_and_update();
-            if compacted > 0 {
+            if compacted >= 0 {
                 match self.sweep(compacted, &shutdown).await {
                     Ok(()) => {
                         self.swept.send_replace(compacted);

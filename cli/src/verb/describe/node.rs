@@ -63,11 +63,7 @@ pub fn describe(sheet: &mut Sheet, node: &Node, pods: &[Pod], now: i64) {
 }
 
 fn describe_pods(sheet: &mut Sheet, allocatable: &Resources, pods: &[Pod], now: i64) {
-    let percent = |amount: Amount, name: &str| {
-        let whole = allocatable.get(name).milli;
-        let share = if whole > 0 { amount.milli * 100 / whole } else { 0 };
-        format!("{amount} ({share}%)")
-    };
+    let percent = |amount: Amount, name: &str| format!("{amount} ({}%)", amount.percent_of(allocatable.get(name)));
     sheet.line(0, ["Non-terminated Pods:".to_owned(), format!("({} in total)", pods.len())]);
     sheet.line(1, ["Namespace", "Name", "CPU Requests", "CPU Limits", "Memory Requests", "Memory Limits", "Age"]);
     sheet.line(1, ["---------", "----", "------------", "----------", "---------------", "-------------", "---"]);

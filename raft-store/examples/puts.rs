@@ -45,7 +45,12 @@ async fn main() -> anyhow::Result<()> {
         let at = |percent: usize| latencies.get(latencies.len() * percent / 100).copied().unwrap_or_default();
         let per_second = latencies.len() as f64 / start.elapsed().as_secs_f64();
         let cpu = (cpu_seconds() - cpu) / latencies.len() as f64 * 10_000.0;
-        println!("clients={clients} puts/s={per_second:.0} p50={:?} p99={:?} cpu-s/10k={cpu:.2} rss={} KiB", at(50), at(99), rss_kib());
+        println!(
+            "clients={clients} puts/s={per_second:.0} p50={:?} p99={:?} cpu-s/10k={cpu:.2} rss={} KiB",
+            at(50),
+            at(99),
+            rss_kib()
+        );
     }
     node.shutdown().await
 }
@@ -60,5 +65,9 @@ fn cpu_seconds() -> f64 {
 
 fn rss_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status.lines().find_map(|line| line.strip_prefix("VmRSS:")).and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap_or_default()
 }

@@ -38,7 +38,8 @@ struct Lease {
 fn after(seconds: i64) -> Instant {
     let now = Instant::now();
     // Beyond what the clock can express is never.
-    now.checked_add(Duration::from_secs(seconds.max(0) as u64)).unwrap_or(now + Duration::from_secs(u64::from(u32::MAX)))
+    now.checked_add(Duration::from_secs(seconds.max(0) as u64))
+        .unwrap_or(now + Duration::from_secs(u64::from(u32::MAX)))
 }
 
 impl Keeper {
@@ -61,7 +62,8 @@ impl Keeper {
 
     /// Forgets all it knew for what the state says now.
     pub fn restart(&self, leases: impl Iterator<Item = (i64, i64)>) {
-        *self.leases.lock() = leases.map(|(id, ttl_seconds)| (id, Lease { ttl_seconds, deadline: after(ttl_seconds) })).collect();
+        *self.leases.lock() =
+            leases.map(|(id, ttl_seconds)| (id, Lease { ttl_seconds, deadline: after(ttl_seconds) })).collect();
     }
 
     /// Gives a lease its full time again; its length in seconds, or `None` where it is not in force.
@@ -98,7 +100,13 @@ impl Keeper {
 
     fn ended(&self) -> Vec<i64> {
         let now = Instant::now();
-        self.leases.lock().iter().filter(|(_, lease)| lease.deadline <= now).map(|(id, _)| *id).take(REVOKES_MAX).collect()
+        self.leases
+            .lock()
+            .iter()
+            .filter(|(_, lease)| lease.deadline <= now)
+            .map(|(id, _)| *id)
+            .take(REVOKES_MAX)
+            .collect()
     }
 }
 

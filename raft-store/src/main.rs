@@ -43,7 +43,8 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     kit::telemetry::init(args.verbose);
     let shutdown = Shutdown::on_signals().context("listen for signals")?;
-    let advertised = if args.advertise_client_urls.is_empty() { &args.listen_client_urls } else { &args.advertise_client_urls };
+    let advertised =
+        if args.advertise_client_urls.is_empty() { &args.listen_client_urls } else { &args.advertise_client_urls };
     let options = Options {
         name: args.name.clone(),
         data_dir: args.data_dir.clone().unwrap_or_else(|| PathBuf::from(format!("{}.etcd", args.name))),
@@ -54,7 +55,9 @@ async fn main() -> anyhow::Result<()> {
     for url in &args.listen_client_urls {
         let address = Address::parse(url)?;
         let tls = if address.secure { Some(tls(&args)?) } else { None };
-        let listener = TcpListener::bind(&address.host).await.with_context(|| format!("listen on {url} (--listen-client-urls)"))?;
+        let listener = TcpListener::bind(&address.host)
+            .await
+            .with_context(|| format!("listen on {url} (--listen-client-urls)"))?;
         listeners.push((listener, tls));
     }
     let node = Node::start(options).await?;
@@ -88,16 +91,21 @@ struct Address {
 
 impl Address {
     fn parse(url: &str) -> anyhow::Result<Address> {
-        let (scheme, host) = url.split_once("://").with_context(|| format!("--listen-client-urls {url:?} has no scheme: write http://{url} or https://{url}"))?;
+        let (scheme, host) = url.split_once("://").with_context(|| {
+            format!("--listen-client-urls {url:?} has no scheme: write http://{url} or https://{url}")
+        })?;
         let secure = match scheme {
             "http" => false,
             "https" => true,
             other => bail!("--listen-client-urls {url:?} has the scheme {other:?}: http and https are known"),
         };
         let host = host.trim_end_matches('/').to_owned();
-        let loopback = host.starts_with("localhost:") || host.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
+        let loopback = host.starts_with("localhost:")
+            || host.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
         if !secure && !loopback {
-            bail!("--listen-client-urls {url:?} would serve everybody without a password: use https with --cert-file, --key-file and --trusted-ca-file, or a loopback address");
+            bail!(
+                "--listen-client-urls {url:?} would serve everybody without a password: use https with --cert-file, --key-file and --trusted-ca-file, or a loopback address"
+            );
         }
         Ok(Address { host, secure })
     }
@@ -108,7 +116,10 @@ fn tls(args: &Args) -> anyhow::Result<Arc<ServerConfig>> {
         let path = path.as_ref().with_context(|| format!("an https address needs {flag}"))?;
         std::fs::read_to_string(path).with_context(|| format!("read {flag} {}", path.display()))
     };
-    let identity = kit::tls::Identity { cert_pem: read(&args.cert_file, "--cert-file")?, key_pem: read(&args.key_file, "--key-file")? };
+    let identity = kit::tls::Identity {
+        cert_pem: read(&args.cert_file, "--cert-file")?,
+        key_pem: read(&args.key_file, "--key-file")?,
+    };
     let clients = read(&args.trusted_ca_file, "--trusted-ca-file")?;
     kit::tls::server_config(&identity, &clients, kit::tls::Clients::Certified, &["h2"]).context("read the certificates")
 }

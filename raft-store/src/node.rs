@@ -68,7 +68,8 @@ impl Node {
         let home: Arc<dyn Home> = match options.engine {
             Engine::Memory => Arc::new(MemoryHome::new()),
             Engine::RocksDb => {
-                let (folder, log, state) = (options.data_dir.clone(), options.log_tuning.clone(), options.state_tuning.clone());
+                let (folder, log, state) =
+                    (options.data_dir.clone(), options.log_tuning.clone(), options.state_tuning.clone());
                 let opened = tokio::task::spawn_blocking(move || RocksHome::open(&folder, &log, &state)).await?;
                 Arc::new(opened.with_context(|| format!("open the data directory {}", options.data_dir.display()))?)
             }
@@ -105,8 +106,26 @@ impl Node {
         tasks.spawn("compaction sweep", sweeper.run(shutdown.clone()));
         let wide_reads = Arc::new(Semaphore::new(options.wide_reads_max));
         let counts = Mutex::default();
-        tracing::info!(name = options.name, member = format!("{:x}", identity.member_id), revision = group.stage().revision(), "store serving");
-        Ok(Node { inner: Arc::new(Inner { options, group, hub, keeper, identity, counts, wide_reads, tasks, shutdown, swept }) })
+        tracing::info!(
+            name = options.name,
+            member = format!("{:x}", identity.member_id),
+            revision = group.stage().revision(),
+            "store serving"
+        );
+        Ok(Node {
+            inner: Arc::new(Inner {
+                options,
+                group,
+                hub,
+                keeper,
+                identity,
+                counts,
+                wide_reads,
+                tasks,
+                shutdown,
+                swept,
+            }),
+        })
     }
 
     /// Stops taking requests, then makes everything durable, so that the next start has nothing to replay.
@@ -152,7 +171,12 @@ impl Node {
     /// The header of an answer made at `revision`.
     pub(crate) fn header(&self, revision: i64) -> ResponseHeader {
         let position_cluster = self.inner.identity.cluster_id;
-        ResponseHeader { cluster_id: position_cluster, member_id: self.inner.identity.member_id, revision, raft_term: self.inner.group.term() }
+        ResponseHeader {
+            cluster_id: position_cluster,
+            member_id: self.inner.identity.member_id,
+            revision,
+            raft_term: self.inner.group.term(),
+        }
     }
 
     pub(crate) fn header_now(&self) -> ResponseHeader {
@@ -176,7 +200,10 @@ impl Node {
             raft_term: term,
             raft_applied_index: applied_index,
             is_learner,
-            errors: alarms.iter().map(|alarm| format!("memberID:{} alarm:{} ", alarm.member_id, alarm.alarm().as_str_name())).collect(),
+            errors: alarms
+                .iter()
+                .map(|alarm| format!("memberID:{} alarm:{} ", alarm.member_id, alarm.alarm().as_str_name()))
+                .collect(),
             ..StatusResponse::default()
         })
     }
@@ -186,7 +213,10 @@ impl Node {
     ///
     /// # Errors
     /// Never at present: what is wrong with a watch is told in it.
-    pub async fn watch(&self, create: WatchCreateRequest) -> Result<BoxStream<'static, Result<WatchResponse, Status>>, Status> {
+    pub async fn watch(
+        &self,
+        create: WatchCreateRequest,
+    ) -> Result<BoxStream<'static, Result<WatchResponse, Status>>, Status> {
         let (first, watcher) = self.open_watch(&create);
         let node = self.clone();
         let rest = stream::unfold((node, watcher), |(node, watcher)| async move {
@@ -207,12 +237,16 @@ impl Node {
     /// The first answers of a watch, and the watcher unless it ended with them.
     pub(crate) fn open_watch(&self, create: &WatchCreateRequest) -> (Vec<WatchResponse>, Option<Watcher>) {
         let position = self.inner.group.stage().position();
-        let created = WatchResponse { header: Some(self.header(position.revision)), created: true, ..WatchResponse::default() };
-        if create.start_revision < 0 || (create.start_revision > 0 && create.start_revision < position.compacted_revision) {
+        let created =
+            WatchResponse { header: Some(self.header(position.revision)), created: true, ..WatchResponse::default() };
+        if create.start_revision < 0
+            || (create.start_revision > 0 && create.start_revision < position.compacted_revision)
+        {
             return (vec![created, self.compacted(position.compacted_revision)], None);
         }
         let next = if create.start_revision == 0 { position.revision + 1 } else { create.start_revision };
-        let watcher = Watcher::new(self.inner.hub.clone(), self.inner.group.stage().clone(), Interest::of(create), next);
+        let watcher =
+            Watcher::new(self.inner.hub.clone(), self.inner.group.stage().clone(), Interest::of(create), next);
         (vec![created], Some(watcher))
     }
 
@@ -228,8 +262,12 @@ impl Node {
 
     pub(crate) fn watch_response(&self, heard: io::Result<Heard>) -> Result<WatchResponse, Status> {
         Ok(match heard.map_err(failed)? {
-            Heard::Events { revision, events } => WatchResponse { header: Some(self.header(revision)), events, ..WatchResponse::default() },
-            Heard::Progress { revision } => WatchResponse { header: Some(self.header(revision)), ..WatchResponse::default() },
+            Heard::Events { revision, events } => {
+                WatchResponse { header: Some(self.header(revision)), events, ..WatchResponse::default() }
+            }
+            Heard::Progress { revision } => {
+                WatchResponse { header: Some(self.header(revision)), ..WatchResponse::default() }
+            }
             Heard::Compacted { compacted } => self.compacted(compacted),
         })
     }

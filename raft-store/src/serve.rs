@@ -10,7 +10,8 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use proto::etcdserverpb::{
-    cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer, maintenance_server::MaintenanceServer, watch_server::WatchServer,
+    cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
+    maintenance_server::MaintenanceServer, watch_server::WatchServer,
 };
 use tokio::net::TcpListener;
 use tokio_stream::{Stream, wrappers::TcpListenerStream};
@@ -73,8 +74,14 @@ impl Node {
         routes
             .add_service(health_service)
             .add_service(reflection)
-            .add_service(KvServer::new(door.clone()).max_decoding_message_size(bytes_max).max_encoding_message_size(usize::MAX))
-            .add_service(WatchServer::new(door.clone()).max_decoding_message_size(bytes_max).max_encoding_message_size(usize::MAX))
+            .add_service(
+                KvServer::new(door.clone()).max_decoding_message_size(bytes_max).max_encoding_message_size(usize::MAX),
+            )
+            .add_service(
+                WatchServer::new(door.clone())
+                    .max_decoding_message_size(bytes_max)
+                    .max_encoding_message_size(usize::MAX),
+            )
             .add_service(LeaseServer::new(door.clone()))
             .add_service(ClusterServer::new(door.clone()))
             .add_service(MaintenanceServer::new(door));

@@ -12,10 +12,10 @@ use std::{
 use bytes::Bytes;
 use proto::{
     etcdserverpb::{
-        CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest,
-        RangeResponse, RequestOp, ResponseHeader, TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest, compare::TargetUnion,
-        kv_client::KvClient, lease_client::LeaseClient, request_op::Request, response_op::Response, watch_client::WatchClient,
-        watch_request::RequestUnion,
+        CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
+        PutRequest, RangeRequest, RangeResponse, RequestOp, ResponseHeader, TxnRequest, TxnResponse,
+        WatchCreateRequest, WatchRequest, compare::TargetUnion, kv_client::KvClient, lease_client::LeaseClient,
+        request_op::Request, response_op::Response, watch_client::WatchClient, watch_request::RequestUnion,
     },
     mvccpb::KeyValue,
 };
@@ -41,8 +41,22 @@ async fn etcd() -> (Etcd, Channel) {
     let free = || StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (client, peer) = (format!("http://{}", free()), format!("http://{}", free()));
     let process = Command::new("etcd")
-        .args(["--data-dir", folder.path().join("etcd").to_str().unwrap(), "--listen-client-urls", &client, "--advertise-client-urls", &client])
-        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer, "--initial-cluster", &format!("default={peer}")])
+        .args([
+            "--data-dir",
+            folder.path().join("etcd").to_str().unwrap(),
+            "--listen-client-urls",
+            &client,
+            "--advertise-client-urls",
+            &client,
+        ])
+        .args([
+            "--listen-peer-urls",
+            &peer,
+            "--initial-advertise-peer-urls",
+            &peer,
+            "--initial-cluster",
+            &format!("default={peer}"),
+        ])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -61,7 +75,8 @@ async fn ours(engine: Engine) -> (Node, tempfile::TempDir, Channel) {
     let folder = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let channel = Channel::from_shared(format!("http://{}", listener.local_addr().unwrap())).unwrap().connect_lazy();
-    let node = Node::start(Options { data_dir: folder.path().join("store"), engine, ..Options::default() }).await.unwrap();
+    let node =
+        Node::start(Options { data_dir: folder.path().join("store"), engine, ..Options::default() }).await.unwrap();
     let serving = node.clone();
     tokio::spawn(async move { serving.serve(listener, None).await.unwrap() });
     (node, folder, channel)
@@ -95,7 +110,11 @@ impl Dice {
             return Bytes::new();
         }
         let len = self.rng.random_range(1..=2);
-        (0..len).map(|_| b"abcd\0\xff"[if self.one_in(12) { self.rng.random_range(4..6) } else { self.rng.random_range(0..4) }]).collect()
+        (0..len)
+            .map(|_| {
+                b"abcd\0\xff"[if self.one_in(12) { self.rng.random_range(4..6) } else { self.rng.random_range(0..4) }]
+            })
+            .collect()
     }
 
     fn end(&mut self) -> Bytes {
@@ -120,7 +139,12 @@ impl Dice {
     }
 
     fn range(&mut self) -> RangeRequest {
-        let mut request = RangeRequest { key: self.key(), range_end: self.end(), revision: self.some_revision(), ..RangeRequest::default() };
+        let mut request = RangeRequest {
+            key: self.key(),
+            range_end: self.end(),
+            revision: self.some_revision(),
+            ..RangeRequest::default()
+        };
         request.serializable = self.one_in(4);
         request.keys_only = self.one_in(6);
         request.count_only = self.one_in(8);
@@ -148,7 +172,12 @@ impl Dice {
     }
 
     fn put(&mut self) -> PutRequest {
-        let mut put = PutRequest { key: self.key(), value: format!("{}", self.rng.random_range(0..6)).into(), lease: self.lease(), ..PutRequest::default() };
+        let mut put = PutRequest {
+            key: self.key(),
+            value: format!("{}", self.rng.random_range(0..6)).into(),
+            lease: self.lease(),
+            ..PutRequest::default()
+        };
         put.prev_kv = self.one_in(3);
         if self.one_in(10) {
             put.ignore_value = true;
@@ -224,14 +253,24 @@ impl Dice {
             88..92 => {
                 let ttl = [1000, 2000, 0, -5, 9_000_000_001][self.rng.random_range(0..5)];
                 // Short ones would end in the middle of the run.
-                Ask::Grant(LeaseGrantRequest { id: self.rng.random_range(1..6), ttl: if (-5..10).contains(&ttl) { 3000 } else { ttl } })
+                Ask::Grant(LeaseGrantRequest {
+                    id: self.rng.random_range(1..6),
+                    ttl: if (-5..10).contains(&ttl) { 3000 } else { ttl },
+                })
             }
             92..94 => Ask::Revoke(LeaseRevokeRequest { id: self.rng.random_range(1..7) }),
             94..96 => Ask::TimeToLive(LeaseTimeToLiveRequest { id: self.rng.random_range(1..7), keys: self.one_in(2) }),
             _ => {
                 let filters = if self.one_in(4) { vec![self.rng.random_range(0..2)] } else { Vec::new() };
                 let start_revision = (self.revision - self.rng.random_range(0..60)).max(1);
-                Ask::Watch(WatchCreateRequest { key: self.key(), range_end: Bytes::from_static(&[0]), start_revision, filters, prev_kv: self.one_in(2), ..WatchCreateRequest::default() })
+                Ask::Watch(WatchCreateRequest {
+                    key: self.key(),
+                    range_end: Bytes::from_static(&[0]),
+                    start_revision,
+                    filters,
+                    prev_kv: self.one_in(2),
+                    ..WatchCreateRequest::default()
+                })
             }
         }
     }
@@ -242,7 +281,15 @@ fn bare(header: Option<ResponseHeader>) -> Option<i64> {
 }
 
 fn show_kv(kv: &KeyValue) -> String {
-    format!("{:?}={:?} create={} mod={} version={} lease={}", kv.key, kv.value.slice(..kv.value.len().min(8)), kv.create_revision, kv.mod_revision, kv.version, kv.lease)
+    format!(
+        "{:?}={:?} create={} mod={} version={} lease={}",
+        kv.key,
+        kv.value.slice(..kv.value.len().min(8)),
+        kv.create_revision,
+        kv.mod_revision,
+        kv.version,
+        kv.lease
+    )
 }
 
 fn show_range(mut response: RangeResponse, sorted_by: i32) -> String {
@@ -261,9 +308,16 @@ fn show_txn(response: TxnResponse, request: &TxnRequest) -> String {
         .zip(taken)
         .map(|(part, op)| match (part.response.unwrap(), op.request.as_ref().unwrap()) {
             (Response::ResponseRange(range), Request::RequestRange(request)) => show_range(range, request.sort_target),
-            (Response::ResponsePut(put), _) => format!("put rev={:?} prev={:?}", bare(put.header), put.prev_kv.as_ref().map(show_kv)),
+            (Response::ResponsePut(put), _) => {
+                format!("put rev={:?} prev={:?}", bare(put.header), put.prev_kv.as_ref().map(show_kv))
+            }
             (Response::ResponseDeleteRange(delete), _) => {
-                format!("delete rev={:?} deleted={} {:?}", bare(delete.header), delete.deleted, delete.prev_kvs.iter().map(show_kv).collect::<Vec<_>>())
+                format!(
+                    "delete rev={:?} deleted={} {:?}",
+                    bare(delete.header),
+                    delete.deleted,
+                    delete.prev_kvs.iter().map(show_kv).collect::<Vec<_>>()
+                )
             }
             (Response::ResponseTxn(txn), Request::RequestTxn(request)) => show_txn(txn, request),
             (other, _) => format!("{other:?}"),
@@ -287,19 +341,35 @@ async fn answer(channel: &Channel, ask: Ask) -> String {
         }),
         Ask::Delete(request) => kv.delete_range(request).await.map(|answer| {
             let delete = answer.into_inner();
-            format!("delete rev={:?} deleted={} {:?}", bare(delete.header), delete.deleted, delete.prev_kvs.iter().map(show_kv).collect::<Vec<_>>())
+            format!(
+                "delete rev={:?} deleted={} {:?}",
+                bare(delete.header),
+                delete.deleted,
+                delete.prev_kvs.iter().map(show_kv).collect::<Vec<_>>()
+            )
         }),
         Ask::Txn(request) => kv.txn(request.clone()).await.map(|answer| show_txn(answer.into_inner(), &request)),
-        Ask::Compact(request) => kv.compact(request).await.map(|answer| format!("compact rev={:?}", bare(answer.into_inner().header))),
+        Ask::Compact(request) => {
+            kv.compact(request).await.map(|answer| format!("compact rev={:?}", bare(answer.into_inner().header)))
+        }
         Ask::Grant(request) => lease.lease_grant(request).await.map(|answer| {
             let grant = answer.into_inner();
             format!("grant rev={:?} id={} ttl={}", bare(grant.header), grant.id, grant.ttl)
         }),
-        Ask::Revoke(request) => lease.lease_revoke(request).await.map(|answer| format!("revoke rev={:?}", bare(answer.into_inner().header))),
+        Ask::Revoke(request) => {
+            lease.lease_revoke(request).await.map(|answer| format!("revoke rev={:?}", bare(answer.into_inner().header)))
+        }
         Ask::TimeToLive(request) => lease.lease_time_to_live(request).await.map(|answer| {
             let mut lease = answer.into_inner();
             lease.keys.sort();
-            format!("lease rev={:?} id={} granted={} gone={} {:?}", bare(lease.header), lease.id, lease.granted_ttl, lease.ttl == -1, lease.keys)
+            format!(
+                "lease rev={:?} id={} granted={} gone={} {:?}",
+                bare(lease.header),
+                lease.id,
+                lease.granted_ttl,
+                lease.ttl == -1,
+                lease.keys
+            )
         }),
         Ask::Watch(request) => watch(channel, request).await,
     };
@@ -309,7 +379,9 @@ async fn answer(channel: &Channel, ask: Ask) -> String {
 /// Ends a run in which one side stays silent.
 async fn within(number: usize, who: &str, ask: &Ask, answer: impl Future<Output = String>) -> String {
     let patience = std::time::Duration::from_secs(20);
-    tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| panic!("request {number}: no answer of {who} to {ask:?}"))
+    tokio::time::timeout(patience, answer)
+        .await
+        .unwrap_or_else(|_| panic!("request {number}: no answer of {who} to {ask:?}"))
 }
 
 /// Everything up to a mark that is written for the purpose.
@@ -319,14 +391,23 @@ async fn watch(channel: &Channel, create: WatchCreateRequest) -> Result<String, 
     KvClient::new(channel.clone()).put(put).await?;
     let wants_puts = !create.filters.contains(&0);
     if !wants_puts {
-        KvClient::new(channel.clone()).delete_range(DeleteRangeRequest { key: mark.clone(), ..DeleteRangeRequest::default() }).await?;
+        KvClient::new(channel.clone())
+            .delete_range(DeleteRangeRequest { key: mark.clone(), ..DeleteRangeRequest::default() })
+            .await?;
     }
     let (requests, stream) = tokio::sync::mpsc::channel(1);
     let _ = requests.send(WatchRequest { request_union: Some(RequestUnion::CreateRequest(create.clone())) }).await;
     let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
-    let mut answers = WatchClient::new(channel.clone()).max_decoding_message_size(64 << 20).watch(stream).await?.into_inner();
+    let mut answers =
+        WatchClient::new(channel.clone()).max_decoding_message_size(64 << 20).watch(stream).await?.into_inner();
     let mut lines = Vec::new();
-    let last = KvClient::new(channel.clone()).range(RangeRequest { key: "a".into(), ..RangeRequest::default() }).await?.into_inner().header.unwrap().revision;
+    let last = KvClient::new(channel.clone())
+        .range(RangeRequest { key: "a".into(), ..RangeRequest::default() })
+        .await?
+        .into_inner()
+        .header
+        .unwrap()
+        .revision;
     while let Some(response) = answers.message().await? {
         if response.canceled {
             lines.push(format!("canceled compact={} {:?}", response.compact_revision, response.cancel_reason));
@@ -351,7 +432,7 @@ async fn answers_equal_those_of_etcd() {
     let requests: usize = std::env::var("REQUESTS").ok().and_then(|count| count.parse().ok()).unwrap_or(1500);
     println!("SEED={seed}");
     let (_etcd, theirs) = etcd().await;
-    let (_node, _folder, ours) = ours(if seed % 2 == 0 { Engine::RocksDb } else { Engine::Memory }).await;
+    let (node, _folder, ours) = ours(if seed.is_multiple_of(2) { Engine::RocksDb } else { Engine::Memory }).await;
     let mut dice = Dice { rng: StdRng::seed_from_u64(seed), revision: 1 };
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for number in 0..requests {
@@ -359,11 +440,24 @@ async fn answers_equal_those_of_etcd() {
         let expected = within(number, "etcd", &ask, answer(&theirs, ask.clone())).await;
         let actual = within(number, "this store", &ask, answer(&ours, ask.clone())).await;
         assert_eq!(actual, expected, "request {number} of SEED={seed}: {ask:?}");
-        let kind: String = if expected.contains("etcdserver:") { expected.clone() } else { expected.split_whitespace().next().unwrap_or("watch").to_owned() };
+        let kind: String = if expected.contains("etcdserver:") {
+            expected.clone()
+        } else {
+            expected.split_whitespace().next().unwrap_or("watch").to_owned()
+        };
         *counts.entry(kind.lines().next().unwrap_or_default().chars().take(80).collect()).or_default() += 1;
         let current = answer(&theirs, Ask::Put(PutRequest { key: "revision".into(), ..PutRequest::default() })).await;
-        assert_eq!(answer(&ours, Ask::Put(PutRequest { key: "revision".into(), ..PutRequest::default() })).await, current);
-        dice.revision = current.split("Some(").nth(1).and_then(|rest| rest.split(')').next()).and_then(|number| number.parse().ok()).unwrap_or(dice.revision);
+        assert_eq!(
+            answer(&ours, Ask::Put(PutRequest { key: "revision".into(), ..PutRequest::default() })).await,
+            current
+        );
+        dice.revision = current
+            .split("Some(")
+            .nth(1)
+            .and_then(|rest| rest.split(')').next())
+            .and_then(|number| number.parse().ok())
+            .unwrap_or(dice.revision);
     }
     println!("{counts:#?}");
+    node.shutdown().await.unwrap();
 }

@@ -20,7 +20,11 @@ async fn store() -> Store {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     // Without a scheme: etcdctl 3.4 sends "http://..." as the authority of Status, which the h2 library refuses.
     let endpoint = listener.local_addr().unwrap().to_string();
-    let options = Options { data_dir: folder.path().join("store"), advertise_client_urls: vec![format!("http://{endpoint}")], ..Options::default() };
+    let options = Options {
+        data_dir: folder.path().join("store"),
+        advertise_client_urls: vec![format!("http://{endpoint}")],
+        ..Options::default()
+    };
     let node = Node::start(options).await.unwrap();
     let serving = node.clone();
     tokio::spawn(async move { serving.serve(listener, None).await.unwrap() });
@@ -62,6 +66,7 @@ async fn put_get_and_del_work() {
     assert_eq!(store.run(&["get", "a/1", "--rev", "2", "--print-value-only"]), "one\n");
     assert_eq!(store.run(&["del", "--prefix", "a/"]), "2\n");
     assert_eq!(store.run(&["get", "--prefix", "a/"]), "");
+    store.node.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,6 +77,7 @@ async fn txn_takes_the_path_its_compares_choose() {
     assert_eq!(answer, "SUCCESS\n\nOK\n\nkey\n2\n");
     let answer = store.run_with(&["txn"], "create(\"key\") = \"0\"\n\nput key 4\n\nget key\n\n");
     assert_eq!(answer, "FAILURE\n\nkey\n2\n");
+    store.node.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,6 +94,7 @@ async fn watch_hears_old_and_new_changes() {
     assert_eq!(hear(5), ["DELETE", "w", "2", "w", ""]);
     watch.kill().unwrap();
     watch.wait().unwrap();
+    store.node.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,6 +110,7 @@ async fn leases_are_granted_kept_listed_and_revoked() {
     assert_eq!(store.run(&["lease", "revoke", &id]), format!("lease {id} revoked\n"));
     assert_eq!(store.run(&["get", "leased"]), "");
     assert!(store.run(&["put", "x", "1", "--lease", &id]).contains("etcdserver: requested lease not found"));
+    store.node.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,4 +130,5 @@ async fn compaction_status_members_and_hash_answer() {
     assert!(store.run(&["defrag"]).contains("Finished defragmenting"));
     assert_eq!(store.run(&["alarm", "list"]), "");
     assert!(store.run(&["member", "remove", "1"]).contains("is not served by this store"));
+    store.node.shutdown().await.unwrap();
 }

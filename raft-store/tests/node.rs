@@ -4,7 +4,8 @@
 use futures::StreamExt;
 use proto::{
     etcdserverpb::{
-        CompactionRequest, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest,
+        CompactionRequest, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+        WatchCreateRequest,
         compare::{CompareResult, CompareTarget, TargetUnion},
         request_op::Request,
     },
@@ -32,7 +33,11 @@ fn get(key: &str) -> RangeRequest {
 }
 
 fn prefix(key: &str, end: &str) -> RangeRequest {
-    RangeRequest { key: key.as_bytes().to_vec().into(), range_end: end.as_bytes().to_vec().into(), ..RangeRequest::default() }
+    RangeRequest {
+        key: key.as_bytes().to_vec().into(),
+        range_end: end.as_bytes().to_vec().into(),
+        ..RangeRequest::default()
+    }
 }
 
 fn mod_revision_is(key: &str, revision: i64) -> Compare {
@@ -56,12 +61,18 @@ async fn a_key_reads_as_it_was_written_at_each_revision() {
         let second = node.put(put("a", "2")).await.unwrap().header.unwrap().revision;
         assert_eq!((first, second), (2, 3));
         let now = node.range(get("a")).await.unwrap();
-        assert_eq!((now.kvs[0].value.as_ref(), now.kvs[0].version, now.kvs[0].create_revision, now.count), (&b"2"[..], 2, 2, 1));
+        assert_eq!(
+            (now.kvs[0].value.as_ref(), now.kvs[0].version, now.kvs[0].create_revision, now.count),
+            (&b"2"[..], 2, 2, 1)
+        );
         let then = node.range(RangeRequest { revision: first, ..get("a") }).await.unwrap();
         assert_eq!(then.kvs[0].value.as_ref(), b"1");
         assert_eq!(then.header.unwrap().revision, second);
         let future = node.range(RangeRequest { revision: 99, ..get("a") }).await.unwrap_err();
-        assert_eq!((future.code(), future.message()), (Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision"));
+        assert_eq!(
+            (future.code(), future.message()),
+            (Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision")
+        );
     })
     .await;
 }
@@ -79,7 +90,9 @@ async fn a_page_counts_what_is_left_at_its_revision() {
             if revision == 0 {
                 revision = page.header.unwrap().revision;
                 node.put(put("k001", "later")).await.unwrap();
-                node.delete_range(DeleteRangeRequest { key: "k24".into(), ..DeleteRangeRequest::default() }).await.unwrap();
+                node.delete_range(DeleteRangeRequest { key: "k24".into(), ..DeleteRangeRequest::default() })
+                    .await
+                    .unwrap();
             }
             seen.extend(page.kvs.iter().map(|kv| String::from_utf8(kv.key.to_vec()).unwrap()));
             from = format!("{}\0", seen.last().unwrap());
@@ -97,7 +110,11 @@ async fn a_txn_writes_at_one_revision_and_reads_its_own_writes() {
     each(|node| async move {
         let create = |value: &str| TxnRequest {
             compare: vec![mod_revision_is("a", 0)],
-            success: vec![op(Request::RequestPut(put("a", value))), op(Request::RequestPut(put("b", value))), op(Request::RequestRange(get("a")))],
+            success: vec![
+                op(Request::RequestPut(put("a", value))),
+                op(Request::RequestPut(put("b", value))),
+                op(Request::RequestRange(get("a"))),
+            ],
             failure: vec![op(Request::RequestRange(get("a")))],
         };
         let made = node.txn(create("1")).await.unwrap();
@@ -107,7 +124,10 @@ async fn a_txn_writes_at_one_revision_and_reads_its_own_writes() {
         assert_eq!(again.header.unwrap().revision, 2);
         let both = node.range(prefix("a", "c")).await.unwrap();
         assert!(both.kvs.iter().all(|kv| kv.mod_revision == 2 && kv.value.as_ref() == b"1"));
-        let twice = TxnRequest { success: vec![op(Request::RequestPut(put("a", "x"))), op(Request::RequestPut(put("a", "y")))], ..TxnRequest::default() };
+        let twice = TxnRequest {
+            success: vec![op(Request::RequestPut(put("a", "x"))), op(Request::RequestPut(put("a", "y")))],
+            ..TxnRequest::default()
+        };
         assert_eq!(node.txn(twice).await.unwrap_err().message(), "etcdserver: duplicate key given in txn request");
     })
     .await;
@@ -118,11 +138,23 @@ async fn a_watch_hears_every_revision_whole_and_in_order_from_any_start() {
     each(|node| async move {
         node.put(put("a", "1")).await.unwrap();
         node.put(put("a", "2")).await.unwrap();
-        let create = WatchCreateRequest { key: "a".into(), range_end: "c".into(), start_revision: 2, prev_kv: true, ..WatchCreateRequest::default() };
+        let create = WatchCreateRequest {
+            key: "a".into(),
+            range_end: "c".into(),
+            start_revision: 2,
+            prev_kv: true,
+            ..WatchCreateRequest::default()
+        };
         let mut watch = node.watch(create).await.unwrap();
         assert!(watch.next().await.unwrap().unwrap().created);
         let both = TxnRequest {
-            success: vec![op(Request::RequestPut(put("b", "3"))), op(Request::RequestDeleteRange(DeleteRangeRequest { key: "a".into(), ..DeleteRangeRequest::default() }))],
+            success: vec![
+                op(Request::RequestPut(put("b", "3"))),
+                op(Request::RequestDeleteRange(DeleteRangeRequest {
+                    key: "a".into(),
+                    ..DeleteRangeRequest::default()
+                })),
+            ],
             ..TxnRequest::default()
         };
         node.txn(both).await.unwrap();
@@ -160,7 +192,10 @@ async fn compaction_refuses_older_reads_and_keeps_the_rest() {
         node.put(put("b", "5")).await.unwrap();
         node.compaction(CompactionRequest { revision: 5, physical: true }).await.unwrap();
         let old = node.range(RangeRequest { revision: 3, ..get("a") }).await.unwrap_err();
-        assert_eq!((old.code(), old.message()), (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted"));
+        assert_eq!(
+            (old.code(), old.message()),
+            (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted")
+        );
         assert_eq!(node.range(RangeRequest { revision: 5, ..get("a") }).await.unwrap().count, 0);
         assert_eq!(node.range(get("b")).await.unwrap().count, 1);
         // The event that stands at the compacted revision can still be heard.
@@ -168,7 +203,10 @@ async fn compaction_refuses_older_reads_and_keeps_the_rest() {
         let mut watch = node.watch(create).await.unwrap();
         watch.next().await.unwrap().unwrap();
         assert_eq!(watch.next().await.unwrap().unwrap().events[0].r#type(), EventType::Delete);
-        let mut gone = node.watch(WatchCreateRequest { key: "a".into(), start_revision: 3, ..WatchCreateRequest::default() }).await.unwrap();
+        let mut gone = node
+            .watch(WatchCreateRequest { key: "a".into(), start_revision: 3, ..WatchCreateRequest::default() })
+            .await
+            .unwrap();
         assert!(gone.next().await.unwrap().unwrap().created);
         let canceled = gone.next().await.unwrap().unwrap();
         assert_eq!((canceled.canceled, canceled.compact_revision), (true, 5));
@@ -183,7 +221,10 @@ async fn a_lease_that_ends_takes_its_keys_along() {
         let lease = node.lease_grant(2).await.unwrap();
         node.put(PutRequest { lease, ..put("a", "1") }).await.unwrap();
         node.put(PutRequest { lease, ..put("b", "1") }).await.unwrap();
-        let mut watch = node.watch(WatchCreateRequest { key: "a".into(), range_end: "c".into(), ..WatchCreateRequest::default() }).await.unwrap();
+        let mut watch = node
+            .watch(WatchCreateRequest { key: "a".into(), range_end: "c".into(), ..WatchCreateRequest::default() })
+            .await
+            .unwrap();
         watch.next().await.unwrap().unwrap();
         let deleted = watch.next().await.unwrap().unwrap();
         assert_eq!(deleted.events.len(), 2);

@@ -12,11 +12,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use prost::Message;
 use proto::{
     etcdserverpb::{PutRequest, RangeRequest},
     forestay::raft::v1::Identity,
 };
-use prost::Message;
 use raft_store::{
     Node, Options,
     engine::{Batch, Checkpoint, Durability, Engine, Fault, Home, Look, MemoryHome, View, Visit},
@@ -27,7 +27,8 @@ fn put(key: String, bytes: usize) -> PutRequest {
 }
 
 async fn keys(node: &Node) -> Vec<String> {
-    let all = RangeRequest { key: vec![0].into(), range_end: vec![0].into(), keys_only: true, ..RangeRequest::default() };
+    let all =
+        RangeRequest { key: vec![0].into(), range_end: vec![0].into(), keys_only: true, ..RangeRequest::default() };
     node.range(all).await.unwrap().kvs.into_iter().map(|kv| String::from_utf8(kv.key.to_vec()).unwrap()).collect()
 }
 
@@ -64,7 +65,8 @@ fn copy(from: &Path, to: &Path) {
 
 /// The newest write-ahead file of the raft log, and the length of what is written in it.
 fn newest(folder: &Path) -> (PathBuf, u64) {
-    let mut files: Vec<PathBuf> = fs::read_dir(folder.join("log")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder.join("log")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
     files.sort();
     let file = files.pop().unwrap();
@@ -109,7 +111,10 @@ fn assert_all_but_the_last(found: &[String]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_torn_tail_loses_the_last_batch_only() {
-    let found = after_spoiling(|file, written| OpenOptions::new().write(true).open(file).unwrap().set_len(written - 40).unwrap()).await;
+    let found = after_spoiling(|file, written| {
+        OpenOptions::new().write(true).open(file).unwrap().set_len(written - 40).unwrap()
+    })
+    .await;
     assert_all_but_the_last(&found);
 }
 
@@ -134,7 +139,10 @@ async fn a_flip_in_the_middle_of_the_log_refuses_to_start() {
     let middle = written / 2;
     write_at(&file, middle, &[bytes[middle as usize] ^ 0x40]);
     let refused = format!("{:#}", Node::start(options(&place)).await.err().expect("a damaged log was opened"));
-    assert!(refused.contains("is damaged at byte") && refused.contains("acknowledged writes would be lost"), "{refused}");
+    assert!(
+        refused.contains("is damaged at byte") && refused.contains("acknowledged writes would be lost"),
+        "{refused}"
+    );
     // Nothing was changed: the repaired file opens and holds everything.
     write_at(&file, middle, &[bytes[middle as usize]]);
     let node = Node::start(options(&place)).await.unwrap();
@@ -157,7 +165,8 @@ async fn an_unknown_format_refuses_to_start() {
 async fn a_folder_in_use_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let node = Node::start(options(folder.path())).await.unwrap();
-    let refused = format!("{:#}", Node::start(options(folder.path())).await.err().expect("the folder was opened twice"));
+    let refused =
+        format!("{:#}", Node::start(options(folder.path())).await.err().expect("the folder was opened twice"));
     assert!(refused.contains("is in use by another process"), "{refused}");
     node.shutdown().await.unwrap();
 }
@@ -188,7 +197,11 @@ impl View for Traced {
 
 impl Engine for Traced {
     fn write(&self, batch: Batch, durability: Durability) -> std::io::Result<()> {
-        let entries = batch.ops.iter().filter(|op| matches!(op, raft_store::engine::Op::Put(key, _) if key.starts_with(b"l"))).count();
+        let entries = batch
+            .ops
+            .iter()
+            .filter(|op| matches!(op, raft_store::engine::Op::Put(key, _) if key.starts_with(b"l")))
+            .count();
         self.inner.write(batch, durability)?;
         if durability == Durability::Synced && entries > 0 {
             let now = self.trace.clock.fetch_add(1, Ordering::SeqCst);
@@ -245,7 +258,10 @@ impl Home for TracedHome {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_write_is_acknowledged_before_its_sync_returned() {
     let trace = Arc::new(Trace::default());
-    let node = Node::start_in(Arc::new(TracedHome { home: MemoryHome::new(), trace: trace.clone() }), Options::default()).await.unwrap();
+    let node =
+        Node::start_in(Arc::new(TracedHome { home: MemoryHome::new(), trace: trace.clone() }), Options::default())
+            .await
+            .unwrap();
     let before: usize = trace.durable.lock().iter().map(|(_, entries)| entries).sum();
     let mut acknowledged = 0;
     for round in 0..50 {

@@ -12,8 +12,8 @@ use std::{
 
 use anyhow::Context;
 use openraft::{
-    async_runtime::watch::WatchReceiver,
     Config, Raft, RaftNetworkFactory, ReadPolicy, SnapshotPolicy,
+    async_runtime::watch::WatchReceiver,
     errors::{ClientWriteError, LinearizableReadError, RaftError},
     network::NetSnapshot,
 };
@@ -104,12 +104,25 @@ impl Drop for Inner {
 
 impl Group {
     /// Starts a group of one, or the only member's next life.
-    pub async fn start_alone(id: u64, home: Arc<dyn Home>, founding: Peer, timing: &Timing, audience: Arc<dyn Audience>) -> anyhow::Result<Group> {
+    pub async fn start_alone(
+        id: u64,
+        home: Arc<dyn Home>,
+        founding: Peer,
+        timing: &Timing,
+        audience: Arc<dyn Audience>,
+    ) -> anyhow::Result<Group> {
         Group::start(id, home, Founding::Alone(founding), timing, audience, Alone).await
     }
 
     /// Starts this member on threads of its own.
-    pub async fn start<N>(id: u64, home: Arc<dyn Home>, founding: Founding, timing: &Timing, audience: Arc<dyn Audience>, links: N) -> anyhow::Result<Group>
+    pub async fn start<N>(
+        id: u64,
+        home: Arc<dyn Home>,
+        founding: Founding,
+        timing: &Timing,
+        audience: Arc<dyn Audience>,
+        links: N,
+    ) -> anyhow::Result<Group>
     where
         N: RaftNetworkFactory<Types>,
         N::Network: NetSnapshot<Types, SnapshotData = Checkpoint>,
@@ -127,7 +140,9 @@ impl Group {
         let config = Arc::new(config(timing).validate().context("read the timing of consensus")?);
         let of_raft = log.clone();
         let raft = runtime.spawn(async move { Raft::new(id, config, links, of_raft, state).await }).await??;
-        let group = Group { inner: Arc::new(Inner { id, raft, stage, log, home, term: AtomicU64::new(0), runtime: Some(runtime) }) };
+        let group = Group {
+            inner: Arc::new(Inner { id, raft, stage, log, home, term: AtomicU64::new(0), runtime: Some(runtime) }),
+        };
         if let Founding::Alone(peer) = founding {
             group.found(peer).await?;
         }
@@ -222,7 +237,11 @@ impl Group {
     /// Returns once this member leads, or `within` has passed.
     pub async fn lead(&self, within: Duration) -> anyhow::Result<()> {
         let id = self.inner.id;
-        self.inner.raft.wait(Some(within)).metrics(|metrics| metrics.current_leader == Some(id), "this member leads").await?;
+        self.inner
+            .raft
+            .wait(Some(within))
+            .metrics(|metrics| metrics.current_leader == Some(id), "this member leads")
+            .await?;
         Ok(())
     }
 
@@ -244,7 +263,12 @@ impl Group {
         self.inner.raft.shutdown().await.context("stop consensus")?;
         self.inner.log.stop().await.context("finish the raft log")?;
         let home = self.inner.home.clone();
-        tokio::task::spawn_blocking(move || -> io::Result<()> { home.state().flush() }).await?.context("flush the state")
+        let close = move || -> io::Result<()> {
+            let flushed = home.state().flush();
+            home.close();
+            flushed
+        };
+        tokio::task::spawn_blocking(close).await?.context("flush the state")
     }
 
     #[cfg(test)]

@@ -39,7 +39,11 @@ impl Nobody {
 impl RaftNetworkV2<Types> for Nobody {
     type SnapshotData = Checkpoint;
 
-    async fn append_entries(&mut self, _: AppendEntriesRequest<Types>, _: RPCOption) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+    async fn append_entries(
+        &mut self,
+        _: AppendEntriesRequest<Types>,
+        _: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         Err(RPCError::Unreachable(self.unreachable()))
     }
 

@@ -77,7 +77,9 @@ impl Log {
             Some(format) => {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
-                    format!("the raft log has format {format:?}, this build knows {FORMAT}: start the build that wrote it"),
+                    format!(
+                        "the raft log has format {format:?}, this build knows {FORMAT}: start the build that wrote it"
+                    ),
                 ));
             }
         }
@@ -182,7 +184,8 @@ fn stopped() -> io::Error {
 }
 
 fn decode<M: Message + Default>(row: &[u8]) -> io::Result<M> {
-    M::decode(row).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("decode a row of the raft log: {error}")))
+    M::decode(row)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("decode a row of the raft log: {error}")))
 }
 
 fn row<M: Message + Default>(engine: &dyn Engine, key: &[u8]) -> io::Result<Option<M>> {
@@ -229,7 +232,10 @@ fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
 }
 
 impl RaftLogReader<Types> for Log {
-    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(&mut self, range: RB) -> io::Result<Vec<EntryOf<Types>>> {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<EntryOf<Types>>> {
         let (from, to) = bounds(&range);
         self.read(from, to, usize::MAX)
     }

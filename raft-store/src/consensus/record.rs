@@ -32,7 +32,11 @@ pub fn vote_in(vote: &wire::Vote) -> VoteOf<Types> {
 
 fn membership_out(membership: &Membership<u64, wire::Peer>) -> wire::Membership {
     wire::Membership {
-        voters: membership.get_joint_config().iter().map(|set| wire::Voters { members: set.iter().copied().collect() }).collect(),
+        voters: membership
+            .get_joint_config()
+            .iter()
+            .map(|set| wire::Voters { members: set.iter().copied().collect() })
+            .collect(),
         peers: membership.nodes().map(|(id, peer)| (*id, peer.clone())).collect(),
     }
 }
@@ -41,13 +45,17 @@ fn membership_in(membership: &wire::Membership) -> io::Result<Membership<u64, wi
     if membership.voters.is_empty() && membership.peers.is_empty() {
         return Ok(Membership::default());
     }
-    let sets: Vec<BTreeSet<u64>> = membership.voters.iter().map(|voters| voters.members.iter().copied().collect()).collect();
+    let sets: Vec<BTreeSet<u64>> =
+        membership.voters.iter().map(|voters| voters.members.iter().copied().collect()).collect();
     let peers: BTreeMap<u64, wire::Peer> = membership.peers.iter().map(|(id, peer)| (*id, peer.clone())).collect();
     Membership::new(sets, peers).map_err(|error| invalid(format!("read a membership: {error}")))
 }
 
 pub fn stored_out(stored: &StoredMembershipOf<Types>) -> wire::StoredMembership {
-    wire::StoredMembership { log_id: stored.log_id().as_ref().map(log_id_out), membership: Some(membership_out(stored.membership())) }
+    wire::StoredMembership {
+        log_id: stored.log_id().as_ref().map(log_id_out),
+        membership: Some(membership_out(stored.membership())),
+    }
 }
 
 pub fn stored_in(stored: Option<&wire::StoredMembership>) -> io::Result<StoredMembershipOf<Types>> {
@@ -66,12 +74,18 @@ pub fn entry_out(entry: &EntryOf<Types>) -> wire::Entry {
 }
 
 pub fn entry_in(entry: wire::Entry) -> io::Result<EntryOf<Types>> {
-    let log_id = entry.log_id.as_ref().map(log_id_in).ok_or_else(|| invalid("an entry of the log has no id".to_owned()))?;
+    let log_id =
+        entry.log_id.as_ref().map(log_id_in).ok_or_else(|| invalid("an entry of the log has no id".to_owned()))?;
     let payload = match entry.payload {
         Some(wire::entry::Payload::Blank(_)) => EntryPayload::Blank,
         Some(wire::entry::Payload::Command(command)) => EntryPayload::Normal(Proposal(command)),
         Some(wire::entry::Payload::Membership(membership)) => EntryPayload::Membership(membership_in(&membership)?),
-        None => return Err(invalid(format!("entry {} of the log is of a kind this build does not know: start a newer build", log_id.index()))),
+        None => {
+            return Err(invalid(format!(
+                "entry {} of the log is of a kind this build does not know: start a newer build",
+                log_id.index()
+            )));
+        }
     };
     Ok(EntryOf::<Types> { log_id, payload })
 }

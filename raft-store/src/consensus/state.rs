@@ -150,7 +150,10 @@ fn known(position: Option<Position>) -> io::Result<Position> {
 }
 
 fn meta_of(position: &Position) -> io::Result<SnapshotMetaOf<Types>> {
-    Ok(SnapshotMeta { last_log_id: position.applied.as_ref().map(record::log_id_in), last_membership: record::stored_in(position.membership.as_ref())? })
+    Ok(SnapshotMeta {
+        last_log_id: position.applied.as_ref().map(record::log_id_in),
+        last_membership: record::stored_in(position.membership.as_ref())?,
+    })
 }
 
 impl RaftStateMachine<Types> for State {

@@ -26,16 +26,32 @@ const NOTE_DELAY: Duration = Duration::from_millis(50);
 
 pub enum Request {
     /// Entries; the callback hears of durability.
-    Append { ops: Vec<Op>, bytes: usize, last: u64, flushed: IOFlushed<Types> },
+    Append {
+        ops: Vec<Op>,
+        bytes: usize,
+        last: u64,
+        flushed: IOFlushed<Types>,
+    },
     /// Rows that must be durable before the reply: a vote, a truncation.
-    Durable { ops: Vec<Op>, reply: oneshot::Sender<io::Result<()>> },
+    Durable {
+        ops: Vec<Op>,
+        reply: oneshot::Sender<io::Result<()>>,
+    },
     /// Rows that only must not overtake what came before: the committed index, a purge.
-    Note { ops: Vec<Op> },
-    Stop { reply: oneshot::Sender<io::Result<()>> },
+    Note {
+        ops: Vec<Op>,
+    },
+    Stop {
+        reply: oneshot::Sender<io::Result<()>>,
+    },
 }
 
 /// Starts the thread; it ends when the queue is dropped or told to stop.
-pub fn start(name: &str, engine: Arc<dyn Engine>, durable: impl Fn(u64) + Send + 'static) -> io::Result<mpsc::Sender<Request>> {
+pub fn start(
+    name: &str,
+    engine: Arc<dyn Engine>,
+    durable: impl Fn(u64) + Send + 'static,
+) -> io::Result<mpsc::Sender<Request>> {
     let (queue, requests) = mpsc::channel();
     let writer = Writer { engine, durable, failed: None, notes: Vec::new() };
     thread::Builder::new().name(format!("raft-log {name}")).spawn(move || writer.run(requests))?;

@@ -62,6 +62,9 @@ pub trait Home: Send + Sync + fmt::Debug + 'static {
     /// Replaces the state by the copy, all or nothing, and opens it.
     fn install(&self, checkpoint: Checkpoint) -> io::Result<Arc<dyn Engine>>;
 
+    /// Ends background work: a process that exits in the middle of it crashes in the library's own clean-up.
+    fn close(&self) {}
+
     fn identity(&self) -> io::Result<Option<Bytes>>;
 
     /// Durable on return.
@@ -92,11 +95,14 @@ impl RocksHome {
     pub fn open(folder: &Path, log: &Tuning, state: &Tuning) -> io::Result<RocksHome> {
         fs::create_dir_all(folder).map_err(at("make the data directory", folder))?;
         let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).open(folder.join("LOCK"))?;
-        lock.try_lock().map_err(|_| io::Error::other(format!("the data directory {} is in use by another process", folder.display())))?;
+        lock.try_lock().map_err(|_| {
+            io::Error::other(format!("the data directory {} is in use by another process", folder.display()))
+        })?;
         let opened = recovery::open_log(&folder.join("log"), log)?;
         let (current, next) = tidy(folder)?;
-        let rocks = Rocks::open(&folder.join(&current), state, Recovery::Tolerant)
-            .map_err(|error| io::Error::other(format!("open the state {}: {error}", folder.join(&current).display())))?;
+        let rocks = Rocks::open(&folder.join(&current), state, Recovery::Tolerant).map_err(|error| {
+            io::Error::other(format!("open the state {}: {error}", folder.join(&current).display()))
+        })?;
         point(folder, &current)?;
         Ok(RocksHome {
             folder: folder.to_owned(),
@@ -196,6 +202,11 @@ impl Home for RocksHome {
         // The old folder stays until the next start: readers may still hold it open.
         *self.state.lock() = rocks.clone();
         Ok(rocks)
+    }
+
+    fn close(&self) {
+        self.log.close();
+        self.state.lock().close();
     }
 
     fn identity(&self) -> io::Result<Option<Bytes>> {

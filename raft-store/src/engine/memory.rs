@@ -186,7 +186,9 @@ impl Home for MemoryHome {
 
     fn install(&self, checkpoint: Checkpoint) -> io::Result<Arc<dyn Engine>> {
         let Checkpoint::Rows(rows) = checkpoint else {
-            return Err(io::Error::other("install a snapshot: its files are for RocksDB, this member keeps rows in memory"));
+            return Err(io::Error::other(
+                "install a snapshot: its files are for RocksDB, this member keeps rows in memory",
+            ));
         };
         let state = Memory::from_rows(rows);
         *self.state.lock() = state.clone();

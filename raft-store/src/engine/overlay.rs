@@ -1,6 +1,10 @@
 //! Rows about to be written, laid over those that are: a batch in the making reads its own writes.
 
-use std::{collections::BTreeMap, io, ops::{Bound, ControlFlow}};
+use std::{
+    collections::BTreeMap,
+    io,
+    ops::{Bound, ControlFlow},
+};
 
 use bytes::Bytes;
 

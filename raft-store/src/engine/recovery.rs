@@ -51,7 +51,10 @@ fn first_damage(folder: &Path) -> io::Result<Option<Damage>> {
         let bytes = fs::read(file)?;
         let Some(offset) = first_bad_record(&bytes) else { continue };
         let after = records_after(&bytes, offset);
-        let later: usize = files[position + 1..].iter().map(|file| fs::read(file).map(|bytes| records_after(&bytes, 0))).sum::<io::Result<usize>>()?;
+        let later: usize = files[position + 1..]
+            .iter()
+            .map(|file| fs::read(file).map(|bytes| records_after(&bytes, 0)))
+            .sum::<io::Result<usize>>()?;
         if after + later > 0 {
             return Ok(Some(Damage { file: file.clone(), offset: offset as u64, after: after + later }));
         }
@@ -100,7 +103,11 @@ fn record(bytes: &[u8], offset: usize) -> Option<Record> {
     if unmask(stored) != crc32c(&bytes[offset + 6..end]) {
         return None;
     }
-    Some(Record { len: header_len + payload_len, first: matches!(kind, 1 | 2 | 5 | 6), last: matches!(kind, 1 | 4 | 5 | 8) })
+    Some(Record {
+        len: header_len + payload_len,
+        first: matches!(kind, 1 | 2 | 5 | 6),
+        last: matches!(kind, 1 | 4 | 5 | 8),
+    })
 }
 
 /// Skips the unused end of a block.
@@ -128,7 +135,7 @@ fn first_bad_record(bytes: &[u8]) -> Option<usize> {
                     batch_start = offset;
                 }
             }
-            None => return Some(batch_start.max(0)),
+            None => return Some(batch_start),
         }
     }
 }
@@ -161,7 +168,9 @@ fn unmask(masked: u32) -> u32 {
 fn crc32c(bytes: &[u8]) -> u32 {
     static TABLE: std::sync::OnceLock<[u32; 256]> = std::sync::OnceLock::new();
     let table = TABLE.get_or_init(|| {
-        std::array::from_fn(|index| (0..8).fold(index as u32, |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 }))
+        std::array::from_fn(|index| {
+            (0..8).fold(index as u32, |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 })
+        })
     });
     !bytes.iter().fold(!0u32, |crc, byte| (crc >> 8) ^ table[((crc ^ u32::from(*byte)) & 0xff) as usize])
 }

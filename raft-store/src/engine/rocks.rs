@@ -3,7 +3,9 @@
 use std::{fmt, io, ops::ControlFlow, path::Path, sync::Arc};
 
 use bytes::Bytes;
-use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Options, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Options, ReadOptions, WriteBatch, WriteOptions,
+};
 
 use super::{Batch, Durability, Engine, Look, Op, View, Visit};
 
@@ -21,12 +23,24 @@ pub struct Tuning {
 impl Tuning {
     /// Short-lived rows, read from memory mostly.
     pub fn log() -> Tuning {
-        Tuning { write_buffer_bytes: 8 << 20, block_cache_bytes: 1 << 20, wal_bytes_max: 32 << 20, wal: true, compression: false }
+        Tuning {
+            write_buffer_bytes: 8 << 20,
+            block_cache_bytes: 1 << 20,
+            wal_bytes_max: 32 << 20,
+            wal: true,
+            compression: false,
+        }
     }
 
     /// The raft log is its write-ahead log.
     pub fn state() -> Tuning {
-        Tuning { write_buffer_bytes: 8 << 20, block_cache_bytes: 16 << 20, wal_bytes_max: 0, wal: false, compression: true }
+        Tuning {
+            write_buffer_bytes: 8 << 20,
+            block_cache_bytes: 16 << 20,
+            wal_bytes_max: 0,
+            wal: false,
+            compression: true,
+        }
     }
 }
 
@@ -51,6 +65,11 @@ impl Rocks {
         });
         let db = DB::open(&options, path)?;
         Ok(Rocks { db: Arc::new(db), wal: tuning.wal })
+    }
+
+    /// Waits for flushes and compactions, and starts no more of them.
+    pub fn close(&self) {
+        self.db.cancel_all_background_work(true);
     }
 
     /// One row of a folder that nobody has open for writing.
@@ -116,7 +135,11 @@ fn bounded(to: &[u8]) -> ReadOptions {
     options
 }
 
-fn walk<D: rocksdb::DBAccess>(mut rows: rocksdb::DBRawIteratorWithThreadMode<'_, D>, from: &[u8], visit: Visit<'_>) -> io::Result<()> {
+fn walk<D: rocksdb::DBAccess>(
+    mut rows: rocksdb::DBRawIteratorWithThreadMode<'_, D>,
+    from: &[u8],
+    visit: Visit<'_>,
+) -> io::Result<()> {
     rows.seek(from);
     while let Some((key, value)) = rows.item() {
         if visit(key, value)? == ControlFlow::Break(()) {

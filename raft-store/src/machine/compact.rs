@@ -64,7 +64,8 @@ pub fn sweep(view: &dyn View, from: i64, compacted: i64, changes_max: usize) -> 
             Ok(ControlFlow::Continue(()))
         })?;
         // A transaction that deletes and puts one key leaves two changes at one revision; the index names the last.
-        let version = view.get(&layout::version_key(&key, revision))?.map(|row| layout::decode_version(&row)).transpose()?;
+        let version =
+            view.get(&layout::version_key(&key, revision))?.map(|row| layout::decode_version(&row)).transpose()?;
         let is_last = version.is_none_or(|version| version.sub == sub);
         if revision < compacted && (deleted || !is_last) {
             batch.delete(layout::change_key(revision, sub));

@@ -3,7 +3,9 @@
 use std::io;
 
 use proto::{
-    etcdserverpb::{AlarmMember, AlarmRequest, AlarmResponse, AlarmType, RangeRequest, ResponseHeader, alarm_request::AlarmAction},
+    etcdserverpb::{
+        AlarmMember, AlarmRequest, AlarmResponse, AlarmType, RangeRequest, ResponseHeader, alarm_request::AlarmAction,
+    },
     forestay::raft::v1::Position,
 };
 
@@ -45,12 +47,15 @@ pub(super) fn alarm(position: &mut Position, request: AlarmRequest) -> Applied {
         AlarmAction::Get => position.alarms.iter().filter(|known| of_kind(known)).cloned().collect(),
         AlarmAction::Activate => {
             if !position.alarms.contains(&alarm) {
-                position.alarms.push(alarm.clone());
+                position.alarms.push(alarm);
             }
             vec![alarm]
         }
         AlarmAction::Deactivate => {
-            let (gone, kept) = position.alarms.drain(..).partition(|known| of_kind(known) && (request.member_id == 0 || known.member_id == request.member_id));
+            let (gone, kept) = position
+                .alarms
+                .drain(..)
+                .partition(|known| of_kind(known) && (request.member_id == 0 || known.member_id == request.member_id));
             position.alarms = kept;
             gone
         }

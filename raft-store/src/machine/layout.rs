@@ -111,7 +111,8 @@ fn prefixed(prefix: u8, key: &[u8]) -> Bytes {
 }
 
 pub fn decode<M: Message + Default>(what: &str, bytes: impl bytes::Buf) -> io::Result<M> {
-    M::decode(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("decode {what} of the state: {error}")))
+    M::decode(bytes)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("decode {what} of the state: {error}")))
 }
 
 pub fn read_position(view: &dyn View) -> io::Result<Option<Position>> {
@@ -140,7 +141,10 @@ pub fn whole(view: &dyn View, latest: Latest) -> io::Result<KeyValue> {
     if !latest.value_in_change {
         return Ok(kv);
     }
-    read_change(view, kv.mod_revision, latest.sub)?
-        .and_then(|change| change.kv)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("the change of revision {} is missing from the history", kv.mod_revision)))
+    read_change(view, kv.mod_revision, latest.sub)?.and_then(|change| change.kv).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("the change of revision {} is missing from the history", kv.mod_revision),
+        )
+    })
 }

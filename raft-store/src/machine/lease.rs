@@ -6,7 +6,8 @@ use bytes::Bytes;
 use prost::Message;
 use proto::{
     etcdserverpb::{
-        LeaseCheckpointRequest, LeaseCheckpointResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeResponse, ResponseHeader,
+        LeaseCheckpointRequest, LeaseCheckpointResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeResponse,
+        ResponseHeader,
     },
     forestay::raft::v1::{LeaseRecord, Position},
 };
@@ -31,7 +32,8 @@ pub(super) fn grant(rows: &mut Overlay<'_>, position: &Position, request: LeaseG
     let ttl_seconds = request.ttl.max(MIN_LEASE_TTL);
     let record = LeaseRecord { ttl_seconds, remaining_seconds: 0 };
     rows.put(layout::lease_key(request.id), record.encode_to_vec().into());
-    let response = LeaseGrantResponse { header: header(position), id: request.id, ttl: ttl_seconds, error: String::new() };
+    let response =
+        LeaseGrantResponse { header: header(position), id: request.id, ttl: ttl_seconds, error: String::new() };
     Ok(Applied {
         answer: Ok(Response::LeaseGrant(response)),
         events: Vec::new(),
@@ -58,7 +60,11 @@ pub(super) fn revoke(rows: &mut Overlay<'_>, position: &mut Position, id: i64) -
     })
 }
 
-pub(super) fn checkpoint(rows: &mut Overlay<'_>, position: &Position, request: LeaseCheckpointRequest) -> io::Result<Applied> {
+pub(super) fn checkpoint(
+    rows: &mut Overlay<'_>,
+    position: &Position,
+    request: LeaseCheckpointRequest,
+) -> io::Result<Applied> {
     for checkpoint in request.checkpoints {
         if let Some(record) = layout::read_lease(rows, checkpoint.id)? {
             let record = LeaseRecord { remaining_seconds: checkpoint.remaining_ttl, ..record };

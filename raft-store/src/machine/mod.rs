@@ -17,8 +17,8 @@ use std::io;
 
 use proto::{
     etcdserverpb::{
-        AlarmResponse, AlarmType, CompactionResponse, DeleteRangeResponse, LeaseCheckpointResponse, LeaseGrantResponse, LeaseRevokeResponse,
-        PutResponse, TxnResponse,
+        AlarmResponse, AlarmType, CompactionResponse, DeleteRangeResponse, LeaseCheckpointResponse, LeaseGrantResponse,
+        LeaseRevokeResponse, PutResponse, TxnResponse,
     },
     forestay::raft::v1::{Command, Position, command::Action},
     mvccpb::Event,

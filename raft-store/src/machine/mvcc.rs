@@ -84,11 +84,14 @@ pub fn version_at(view: &dyn View, key: &[u8], revision: i64) -> io::Result<Opti
     let to = after_prefix(&layout::versions_prefix(key));
     let mut found = None;
     view.scan(&from, &to, &mut |row, version| {
-        found = layout::split_version_key(row).map(|(_, revision)| layout::decode_version(version).map(|version| (revision, version)));
+        found = layout::split_version_key(row)
+            .map(|(_, revision)| layout::decode_version(version).map(|version| (revision, version)));
         Ok(ControlFlow::Break(()))
     })?;
     match found.transpose()? {
-        Some((revision, version)) if !version.deleted => Ok(layout::read_change(view, revision, version.sub)?.and_then(|change| change.kv)),
+        Some((revision, version)) if !version.deleted => {
+            Ok(layout::read_change(view, revision, version.sub)?.and_then(|change| change.kv))
+        }
         _ => Ok(None),
     }
 }
@@ -96,14 +99,22 @@ pub fn version_at(view: &dyn View, key: &[u8], revision: i64) -> io::Result<Opti
 /// Events of revisions `from..=to`, whole revisions only, as many as fit into `bytes_max` but at least one revision.
 ///
 /// Gives the events and the revision the next call has to begin with.
-pub fn changes_between(view: &dyn View, from: i64, to: i64, bytes_max: usize, with_previous: bool, wanted: &dyn Fn(&[u8]) -> bool) -> io::Result<(Vec<Event>, i64)> {
+pub fn changes_between(
+    view: &dyn View,
+    from: i64,
+    to: i64,
+    bytes_max: usize,
+    with_previous: bool,
+    wanted: &dyn Fn(&[u8]) -> bool,
+) -> io::Result<(Vec<Event>, i64)> {
     let mut changes: Vec<Change> = Vec::new();
     let mut bytes = 0;
     let mut next = to + 1;
     let mut looked_at = 0usize;
     let mut current = from;
     view.scan(&layout::change_key(from, 0), &layout::change_key(to + 1, 0), &mut |row, change| {
-        let (revision, _) = layout::split_change_key(row).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a row of the history has no revision"))?;
+        let (revision, _) = layout::split_change_key(row)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a row of the history has no revision"))?;
         // Stop between revisions only, and after a bounded amount of work.
         if revision != current && (bytes > bytes_max || looked_at > 10_000) {
             next = revision;

@@ -13,8 +13,9 @@ use proto::{
 };
 
 use super::{
+    Refusal,
     layout::{self, Latest},
-    mvcc, Refusal,
+    mvcc,
 };
 use crate::engine::{View, after_prefix};
 
@@ -38,7 +39,12 @@ fn unbounded(range_end: &[u8]) -> bool {
 }
 
 /// Reads keys as `request` says. The header carries the revision of the view.
-pub fn range(view: &dyn View, position: &Position, request: &RangeRequest, counted: &Counted) -> io::Result<Result<RangeResponse, Refusal>> {
+pub fn range(
+    view: &dyn View,
+    position: &Position,
+    request: &RangeRequest,
+    counted: &Counted,
+) -> io::Result<Result<RangeResponse, Refusal>> {
     if request.revision > position.revision {
         return Ok(Err(Refusal::FutureRevision));
     }
@@ -61,7 +67,8 @@ pub fn range(view: &dyn View, position: &Position, request: &RangeRequest, count
         Some(request.limit as usize + 1)
     };
     let gather = Gather { view, request, fetch, kvs: Vec::new(), count: 0, known: counted.known };
-    let Found { mut kvs, count } = if revision == position.revision { gather.current()? } else { gather.at(revision)? };
+    let Found { mut kvs, count } =
+        if revision == position.revision { gather.current()? } else { gather.at(revision)? };
 
     if prunes {
         let keep = |revision: i64, min: i64, max: i64| (max == 0 || revision <= max) && (min == 0 || revision >= min);

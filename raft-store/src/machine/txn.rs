@@ -5,8 +5,8 @@ use std::{cmp::Ordering, io};
 use bytes::Bytes;
 use proto::{
     etcdserverpb::{
-        Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RequestOp, ResponseHeader, ResponseOp,
-        TxnRequest, TxnResponse,
+        Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RequestOp,
+        ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
         compare::{CompareResult, CompareTarget, TargetUnion},
         request_op::Request,
         response_op::Response as OpResponse,
@@ -42,7 +42,10 @@ pub(super) fn only_frees(txn: &TxnRequest) -> bool {
 
 /// Whether all reads may be served from what this member has.
 pub fn is_serializable(txn: &TxnRequest) -> bool {
-    txn.success.iter().chain(&txn.failure).all(|op| matches!(&op.request, Some(Request::RequestRange(range)) if range.serializable))
+    txn.success
+        .iter()
+        .chain(&txn.failure)
+        .all(|op| matches!(&op.request, Some(Request::RequestRange(range)) if range.serializable))
 }
 
 /// Runs a read-only Txn.
@@ -69,7 +72,11 @@ pub(super) fn put(rows: &mut Overlay<'_>, position: &mut Position, request: PutR
     Ok(Applied { answer: Ok(Response::Put(response)), events, leases: Vec::new() })
 }
 
-pub(super) fn delete_range(rows: &mut Overlay<'_>, position: &mut Position, request: DeleteRangeRequest) -> io::Result<Applied> {
+pub(super) fn delete_range(
+    rows: &mut Overlay<'_>,
+    position: &mut Position,
+    request: DeleteRangeRequest,
+) -> io::Result<Applied> {
     let mut writer = Writer { rows, revision: position.revision + 1, events: Vec::new() };
     let response = run_delete(&mut writer, position, request)?;
     let events = writer.events;
@@ -133,7 +140,8 @@ fn choose(view: &dyn View, position: &Position, txn: TxnRequest) -> io::Result<P
 }
 
 fn holds(view: &dyn View, position: &Position, compare: &Compare) -> io::Result<bool> {
-    let all = RangeRequest { key: compare.key.clone(), range_end: compare.range_end.clone(), ..RangeRequest::default() };
+    let all =
+        RangeRequest { key: compare.key.clone(), range_end: compare.range_end.clone(), ..RangeRequest::default() };
     let Ok(found) = range(view, position, &all, &Counted::default())? else { return Ok(false) };
     if found.kvs.is_empty() {
         // There is no way to say "a value that is absent", so any comparison of values fails.
@@ -153,10 +161,20 @@ fn matches(compare: &Compare, kv: &KeyValue) -> bool {
             };
             kv.value.as_ref().cmp(wanted)
         }
-        CompareTarget::Create => number(if let Some(TargetUnion::CreateRevision(wanted)) = union { Some(*wanted) } else { None }, kv.create_revision),
-        CompareTarget::Mod => number(if let Some(TargetUnion::ModRevision(wanted)) = union { Some(*wanted) } else { None }, kv.mod_revision),
-        CompareTarget::Version => number(if let Some(TargetUnion::Version(wanted)) = union { Some(*wanted) } else { None }, kv.version),
-        CompareTarget::Lease => number(if let Some(TargetUnion::Lease(wanted)) = union { Some(*wanted) } else { None }, kv.lease),
+        CompareTarget::Create => number(
+            if let Some(TargetUnion::CreateRevision(wanted)) = union { Some(*wanted) } else { None },
+            kv.create_revision,
+        ),
+        CompareTarget::Mod => number(
+            if let Some(TargetUnion::ModRevision(wanted)) = union { Some(*wanted) } else { None },
+            kv.mod_revision,
+        ),
+        CompareTarget::Version => {
+            number(if let Some(TargetUnion::Version(wanted)) = union { Some(*wanted) } else { None }, kv.version)
+        }
+        CompareTarget::Lease => {
+            number(if let Some(TargetUnion::Lease(wanted)) = union { Some(*wanted) } else { None }, kv.lease)
+        }
     };
     match compare.result() {
         CompareResult::Equal => order == Ordering::Equal,
@@ -169,8 +187,14 @@ fn matches(compare: &Compare, kv: &KeyValue) -> bool {
 fn may_put(view: &dyn View, path: &Path) -> io::Result<Result<(), Refusal>> {
     for step in &path.steps {
         let allowed = match step {
-            Step::Put(put) if (put.ignore_value || put.ignore_lease) && layout::read_latest(view, &put.key)?.is_none() => Err(Refusal::KeyNotFound),
-            Step::Put(put) if put.lease != 0 && layout::read_lease(view, put.lease)?.is_none() => Err(Refusal::LeaseNotFound),
+            Step::Put(put)
+                if (put.ignore_value || put.ignore_lease) && layout::read_latest(view, &put.key)?.is_none() =>
+            {
+                Err(Refusal::KeyNotFound)
+            }
+            Step::Put(put) if put.lease != 0 && layout::read_lease(view, put.lease)?.is_none() => {
+                Err(Refusal::LeaseNotFound)
+            }
             Step::Txn(path) => may_put(view, path)?,
             _ => Ok(()),
         };
@@ -184,7 +208,9 @@ fn may_put(view: &dyn View, path: &Path) -> io::Result<Result<(), Refusal>> {
 fn may_range(position: &Position, path: &Path) -> Result<(), Refusal> {
     path.steps.iter().try_for_each(|step| match step {
         Step::Range(range) if range.revision > position.revision => Err(Refusal::FutureRevision),
-        Step::Range(range) if range.revision != 0 && range.revision < position.compacted_revision => Err(Refusal::Compacted),
+        Step::Range(range) if range.revision != 0 && range.revision < position.compacted_revision => {
+            Err(Refusal::Compacted)
+        }
         Step::Txn(path) => may_range(position, path),
         _ => Ok(()),
     })
@@ -196,8 +222,11 @@ fn run(writer: &mut Writer<'_, '_>, position: &Position, path: Path) -> io::Resu
         let response = match step {
             Step::Range(request) => {
                 // Reads see the writes before them in the same transaction.
-                let now = Position { revision: position.revision + i64::from(!writer.events.is_empty()), ..position.clone() };
-                OpResponse::ResponseRange(range(&*writer.rows, &now, &request, &Counted::default())?.unwrap_or_default())
+                let now =
+                    Position { revision: position.revision + i64::from(!writer.events.is_empty()), ..position.clone() };
+                OpResponse::ResponseRange(
+                    range(&*writer.rows, &now, &request, &Counted::default())?.unwrap_or_default(),
+                )
             }
             Step::Put(put) => OpResponse::ResponsePut(run_put(writer, put)?),
             Step::Delete(delete) => OpResponse::ResponseDeleteRange(run_delete(writer, position, delete)?),
@@ -225,9 +254,14 @@ fn run_put(writer: &mut Writer<'_, '_>, request: PutRequest) -> io::Result<PutRe
     Ok(PutResponse { header: header(writer.revision), prev_kv: previous.filter(|_| request.prev_kv) })
 }
 
-fn run_delete(writer: &mut Writer<'_, '_>, position: &Position, request: DeleteRangeRequest) -> io::Result<DeleteRangeResponse> {
+fn run_delete(
+    writer: &mut Writer<'_, '_>,
+    position: &Position,
+    request: DeleteRangeRequest,
+) -> io::Result<DeleteRangeResponse> {
     let doomed: Vec<Bytes> = {
-        let keys = RangeRequest { key: request.key, range_end: request.range_end, keys_only: true, ..RangeRequest::default() };
+        let keys =
+            RangeRequest { key: request.key, range_end: request.range_end, keys_only: true, ..RangeRequest::default() };
         let now = Position { revision: writer.revision, compacted_revision: -1, ..Position::default() };
         let found = range(&*writer.rows, &now, &keys, &Counted::default())?.unwrap_or_default();
         found.kvs.into_iter().map(|kv| kv.key).collect()

@@ -42,7 +42,9 @@ impl Audience for Ears {
     fn replaced(&self, position: &Position, engine: &dyn Engine) {
         match machine::leases(engine) {
             Ok(leases) => self.keeper.restart(leases.into_iter().map(|(id, record)| (id, record.ttl_seconds))),
-            Err(error) => tracing::error!(%error, "the leases cannot be read; those there are will not end on this member"),
+            Err(error) => {
+                tracing::error!(%error, "the leases cannot be read; those there are will not end on this member")
+            }
         }
         self.hub.restart(position.revision);
         self.compacted.send_replace(position.compacted_revision);

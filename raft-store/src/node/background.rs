@@ -34,7 +34,9 @@ impl Sweeper {
                     Ok(()) => {
                         self.swept.send_replace(compacted);
                     }
-                    Err(error) => tracing::warn!(%error, compacted, "the sweep of superseded versions stopped; the next compaction resumes it"),
+                    Err(error) => {
+                        tracing::warn!(%error, compacted, "the sweep of superseded versions stopped; the next compaction resumes it")
+                    }
                 }
             }
             tokio::select! {
@@ -49,7 +51,10 @@ impl Sweeper {
             let stage = self.stage.clone();
             let slice = move || -> io::Result<bool> {
                 let engine = stage.engine();
-                let mark = engine.get(layout::SWEPT)?.and_then(|mark| mark.as_ref().try_into().ok()).map_or(0, i64::from_be_bytes);
+                let mark = engine
+                    .get(layout::SWEPT)?
+                    .and_then(|mark| mark.as_ref().try_into().ok())
+                    .map_or(0, i64::from_be_bytes);
                 let swept = crate::engine::read(&*engine, |view| machine::sweep(view, mark, compacted, SLICE))?;
                 engine.write(swept.batch, Durability::Buffered)?;
                 Ok(swept.is_done)

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, io};
 use bytes::{BufMut, Bytes, BytesMut};
 use proto::{
     etcdserverpb::{
-        HashKvRequest, HashKvResponse, LeaseLeasesResponse, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, RangeRequest,
-        RangeResponse, TxnRequest, TxnResponse, range_request::SortOrder,
+        HashKvRequest, HashKvResponse, LeaseLeasesResponse, LeaseStatus, LeaseTimeToLiveRequest,
+        LeaseTimeToLiveResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse, range_request::SortOrder,
     },
     forestay::raft::v1::Position,
 };
@@ -49,10 +49,15 @@ impl Counts {
         if self.left.len() >= COUNTS_MAX {
             self.left.pop_first();
         }
-        let revision = if request.revision > 0 { request.revision } else { response.header.as_ref().map_or(0, |header| header.revision) };
+        let revision = if request.revision > 0 {
+            request.revision
+        } else {
+            response.header.as_ref().map_or(0, |header| header.revision)
+        };
         let mut next = BytesMut::from(last.key.as_ref());
         next.put_u8(0);
-        self.left.insert((request.range_end.clone(), revision, next.freeze()), response.count - response.kvs.len() as i64);
+        self.left
+            .insert((request.range_end.clone(), revision, next.freeze()), response.count - response.kvs.len() as i64);
     }
 }
 
@@ -64,10 +69,12 @@ impl Node {
         if !request.serializable {
             self.group().catch_up().await?;
         }
-        let counted = Counted { known: if request.revision > 0 { self.inner.counts.lock().known(&request) } else { None } };
+        let counted =
+            Counted { known: if request.revision > 0 { self.inner.counts.lock().known(&request) } else { None } };
         let narrow = machine::single_key(&request.range_end);
         let asked = request.clone();
-        let mut response = self.look(narrow, move |view, position| machine::range(view, position, &asked, &counted)).await??;
+        let mut response =
+            self.look(narrow, move |view, position| machine::range(view, position, &asked, &counted)).await??;
         if request.limit > 0 {
             self.inner.counts.lock().remember(&request, &response);
         }
@@ -88,10 +95,17 @@ impl Node {
     /// etcd's: compacted, future revision.
     pub async fn hash_kv(&self, request: HashKvRequest) -> Result<HashKvResponse, Status> {
         let (hash, position) = self
-            .look(false, move |view, position| Ok((machine::hash_kv(view, position, request.revision)?, position.clone())))
+            .look(false, move |view, position| {
+                Ok((machine::hash_kv(view, position, request.revision)?, position.clone()))
+            })
             .await?;
         let hash_revision = if request.revision > 0 { request.revision } else { position.revision };
-        Ok(HashKvResponse { header: Some(self.header(position.revision)), hash: hash?, compact_revision: position.compacted_revision, hash_revision })
+        Ok(HashKvResponse {
+            header: Some(self.header(position.revision)),
+            hash: hash?,
+            compact_revision: position.compacted_revision,
+            hash_revision,
+        })
     }
 
     /// # Errors
@@ -100,9 +114,15 @@ impl Node {
         self.group().catch_up().await?;
         let id = request.id;
         let Some((granted, remaining)) = self.inner.keeper.time_to_live(id) else {
-            return Ok(LeaseTimeToLiveResponse { header: Some(self.header_now()), id, ttl: -1, ..LeaseTimeToLiveResponse::default() });
+            return Ok(LeaseTimeToLiveResponse {
+                header: Some(self.header_now()),
+                id,
+                ttl: -1,
+                ..LeaseTimeToLiveResponse::default()
+            });
         };
-        let keys = if request.keys { self.look(false, move |view, _| machine::keys_of(view, id)).await? } else { Vec::new() };
+        let keys =
+            if request.keys { self.look(false, move |view, _| machine::keys_of(view, id)).await? } else { Vec::new() };
         Ok(LeaseTimeToLiveResponse { header: Some(self.header_now()), id, ttl: remaining, granted_ttl: granted, keys })
     }
 
@@ -115,7 +135,11 @@ impl Node {
     }
 
     /// Reads on the spot where it is sure to be short, else on a thread where waiting is allowed.
-    async fn look<T: Send + 'static>(&self, narrow: bool, read: impl FnOnce(&dyn View, &Position) -> io::Result<T> + Send + 'static) -> Result<T, Status> {
+    async fn look<T: Send + 'static>(
+        &self,
+        narrow: bool,
+        read: impl FnOnce(&dyn View, &Position) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, Status> {
         let stage = self.group().stage().clone();
         if narrow {
             return stage.read(read).map_err(failed);
@@ -133,9 +157,7 @@ impl Node {
 fn only_single_keys(txn: &TxnRequest) -> bool {
     use proto::etcdserverpb::request_op::Request;
     txn.compare.iter().all(|compare| compare.range_end.is_empty())
-        && txn
-            .success
-            .iter()
-            .chain(&txn.failure)
-            .all(|op| matches!(&op.request, Some(Request::RequestRange(range)) if machine::single_key(&range.range_end)))
+        && txn.success.iter().chain(&txn.failure).all(
+            |op| matches!(&op.request, Some(Request::RequestRange(range)) if machine::single_key(&range.range_end)),
+        )
 }

@@ -1,14 +1,14 @@
 //! Writes: checked, agreed on, applied, answered.
 
+use prost::Message;
 use proto::{
     etcdserverpb::{
-        AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, LeaseGrantRequest,
-        LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, PutRequest, PutResponse, ResponseHeader, TxnRequest, TxnResponse,
-        alarm_request::AlarmAction,
+        AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse,
+        LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, PutRequest, PutResponse,
+        ResponseHeader, TxnRequest, TxnResponse, alarm_request::AlarmAction,
     },
     forestay::raft::v1::{Command, command::Action},
 };
-use prost::Message;
 use tonic::Status;
 
 use super::Node;

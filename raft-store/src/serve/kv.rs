@@ -2,8 +2,8 @@
 
 use futures::stream;
 use proto::etcdserverpb::{
-    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
-    RangeStreamResponse, TxnRequest, TxnResponse, kv_server::Kv, range_request::SortOrder,
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
+    RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse, kv_server::Kv, range_request::SortOrder,
 };
 use tonic::{Request, Response, Status};
 
@@ -32,7 +32,12 @@ impl Kv for Door {
         if !plain {
             return Err(unserved("a sorted or filtered RangeStream"));
         }
-        let parts = Parts { node: self.node.clone(), left: (request.limit > 0).then_some(request.limit), next: Some(request), sent: 0 };
+        let parts = Parts {
+            node: self.node.clone(),
+            left: (request.limit > 0).then_some(request.limit),
+            next: Some(request),
+            sent: 0,
+        };
         let parts = stream::try_unfold(parts, |parts| async move { parts.next().await });
         Ok(Response::new(Box::pin(parts)))
     }
@@ -41,7 +46,10 @@ impl Kv for Door {
         Ok(Response::new(self.node.put(request.into_inner()).await?))
     }
 
-    async fn delete_range(&self, request: Request<DeleteRangeRequest>) -> Result<Response<DeleteRangeResponse>, Status> {
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
         Ok(Response::new(self.node.delete_range(request.into_inner()).await?))
     }
 
@@ -71,7 +79,8 @@ impl Parts {
         let found = part.kvs.len() as i64;
         self.left = self.left.map(|left| left - found);
         self.sent += found;
-        if part.more && self.left != Some(0)
+        if part.more
+            && self.left != Some(0)
             && let Some(last) = part.kvs.last()
         {
             let mut key = last.key.to_vec();

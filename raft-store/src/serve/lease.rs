@@ -2,8 +2,9 @@
 
 use futures::StreamExt;
 use proto::etcdserverpb::{
-    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse,
-    LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, lease_server::Lease,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
+    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+    lease_server::Lease,
 };
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -17,11 +18,17 @@ impl Lease for Door {
         Ok(Response::new(self.node.grant(request.into_inner()).await?))
     }
 
-    async fn lease_revoke(&self, request: Request<LeaseRevokeRequest>) -> Result<Response<LeaseRevokeResponse>, Status> {
+    async fn lease_revoke(
+        &self,
+        request: Request<LeaseRevokeRequest>,
+    ) -> Result<Response<LeaseRevokeResponse>, Status> {
         Ok(Response::new(self.node.revoke(request.into_inner()).await?))
     }
 
-    async fn lease_keep_alive(&self, request: Request<Streaming<LeaseKeepAliveRequest>>) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let node = self.node.clone();
         let shutdown = node.until_shutdown();
         let renewals = request.into_inner().then(move |request| {
@@ -41,7 +48,10 @@ impl Lease for Door {
         Ok(Response::new(Box::pin(renewals.take_until(Box::pin(stop)))))
     }
 
-    async fn lease_time_to_live(&self, request: Request<LeaseTimeToLiveRequest>) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+    async fn lease_time_to_live(
+        &self,
+        request: Request<LeaseTimeToLiveRequest>,
+    ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
         Ok(Response::new(self.node.lease_time_to_live(request.into_inner()).await?))
     }
 

@@ -125,21 +125,28 @@ impl Session {
     async fn cancel(&mut self, id: i64) {
         let Some(active) = self.watches.lock().remove(&id) else { return };
         active.task.abort();
-        let canceled = WatchResponse { header: Some(self.node.header_now()), watch_id: id, canceled: true, ..WatchResponse::default() };
+        let canceled = WatchResponse {
+            header: Some(self.node.header_now()),
+            watch_id: id,
+            canceled: true,
+            ..WatchResponse::default()
+        };
         let _ = self.answers.send(Ok(canceled)).await;
     }
 
     /// Answers once every watcher of the stream has been given all up to now, so that the answer overtakes no event.
     fn progress(&self) {
         let revision = self.node.group().stage().revision();
-        let waiting: Vec<watch::Receiver<i64>> = self.watches.lock().values().map(|active| active.heard.clone()).collect();
+        let waiting: Vec<watch::Receiver<i64>> =
+            self.watches.lock().values().map(|active| active.heard.clone()).collect();
         let (node, answers) = (self.node.clone(), self.answers.clone());
         tokio::spawn(async move {
             for mut heard in waiting {
                 // A watcher that ended has nothing more to give.
                 let _ = heard.wait_for(|heard| *heard >= revision).await;
             }
-            let progress = WatchResponse { header: Some(node.header(revision)), watch_id: NO_WATCH, ..WatchResponse::default() };
+            let progress =
+                WatchResponse { header: Some(node.header(revision)), watch_id: NO_WATCH, ..WatchResponse::default() };
             let _ = answers.send(Ok(progress)).await;
         });
     }
@@ -179,7 +186,9 @@ impl Feed {
 
 /// Parts of an answer that is too large for one message; all but the last say that more follows.
 fn fragments(response: WatchResponse, bytes_max: Option<usize>) -> Vec<WatchResponse> {
-    let Some(bytes_max) = bytes_max.filter(|bytes_max| response.encoded_len() > *bytes_max) else { return vec![response] };
+    let Some(bytes_max) = bytes_max.filter(|bytes_max| response.encoded_len() > *bytes_max) else {
+        return vec![response];
+    };
     let mut parts: Vec<Vec<Event>> = vec![Vec::new()];
     let mut bytes = 0;
     for event in response.events {
@@ -195,5 +204,9 @@ fn fragments(response: WatchResponse, bytes_max: Option<usize>) -> Vec<WatchResp
     }
     let last = parts.len() - 1;
     let whole = WatchResponse { events: Vec::new(), ..response };
-    parts.into_iter().enumerate().map(|(index, events)| WatchResponse { events, fragment: index < last, ..whole.clone() }).collect()
+    parts
+        .into_iter()
+        .enumerate()
+        .map(|(index, events)| WatchResponse { events, fragment: index < last, ..whole.clone() })
+        .collect()
 }

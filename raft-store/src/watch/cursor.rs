@@ -162,7 +162,11 @@ impl Watcher {
     fn pick<'e>(&self, events: impl Iterator<Item = &'e Event>) -> Vec<Event> {
         events
             .filter(|event| self.interest.wants(event))
-            .map(|event| Event { prev_kv: if self.interest.prev_kv { event.prev_kv.clone() } else { None }, r#type: event.r#type, kv: event.kv.clone() })
+            .map(|event| Event {
+                prev_kv: if self.interest.prev_kv { event.prev_kv.clone() } else { None },
+                r#type: event.r#type,
+                kv: event.kv.clone(),
+            })
             .collect()
     }
 
@@ -174,11 +178,19 @@ impl Watcher {
                     return Ok(Err(position.compacted_revision));
                 }
                 let wanted = |key: &[u8]| interest.covers(key);
-                Ok(Ok(machine::changes_between(view, from, position.revision, ANSWER_BYTES_MAX, interest.prev_kv, &wanted)?))
+                Ok(Ok(machine::changes_between(
+                    view,
+                    from,
+                    position.revision,
+                    ANSWER_BYTES_MAX,
+                    interest.prev_kv,
+                    &wanted,
+                )?))
             })
         })
         .await
         .map_err(io::Error::other)??;
-        Ok(replayed.map(|(events, next)| (events.into_iter().filter(|event| self.interest.wants(event)).collect(), next)))
+        Ok(replayed
+            .map(|(events, next)| (events.into_iter().filter(|event| self.interest.wants(event)).collect(), next)))
     }
 }

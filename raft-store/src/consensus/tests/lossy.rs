@@ -43,7 +43,13 @@ struct Inner {
 
 impl Sea {
     pub fn new(seed: u64) -> Sea {
-        let inner = Inner { groups: BTreeMap::new(), cut: BTreeSet::new(), weather: Weather::default(), rng: StdRng::seed_from_u64(seed), snapshots: 0 };
+        let inner = Inner {
+            groups: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            weather: Weather::default(),
+            rng: StdRng::seed_from_u64(seed),
+            snapshots: 0,
+        };
         Sea { inner: Arc::new(Mutex::new(inner)) }
     }
 
@@ -136,19 +142,31 @@ fn remote<E: std::error::Error + 'static>(error: E) -> RPCError<Types> {
 impl RaftNetworkV2<Types> for Link {
     type SnapshotData = Checkpoint;
 
-    async fn append_entries(&mut self, request: AppendEntriesRequest<Types>, _: RPCOption) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types>,
+        _: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let answer = self.there().await?.raft().append_entries(request).await.map_err(remote)?;
         self.back().await?;
         Ok(answer)
     }
 
-    async fn vote(&mut self, request: VoteRequest<Types>, _: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        _: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let answer = self.there().await?.raft().vote(request).await.map_err(remote)?;
         self.back().await?;
         Ok(answer)
     }
 
-    async fn pre_vote(&mut self, request: VoteRequest<Types>, _: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        _: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let answer = self.there().await?.raft().pre_vote(request).await.map_err(remote)?;
         self.back().await?;
         Ok(answer)
@@ -163,6 +181,10 @@ impl RaftNetworkV2<Types> for Link {
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let group = self.there().await.map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
         self.sea.inner.lock().snapshots += 1;
-        group.raft().install_full_snapshot(vote, snapshot).await.map_err(|error| StreamingError::Network(NetworkError::new(&error)))
+        group
+            .raft()
+            .install_full_snapshot(vote, snapshot)
+            .await
+            .map_err(|error| StreamingError::Network(NetworkError::new(&error)))
     }
 }

@@ -37,13 +37,17 @@ impl Fleet {
         for id in 1..=3 {
             fleet.start(id).await;
         }
-        let peers: BTreeMap<u64, Peer> = (1..=3).map(|id| (id, Peer { name: format!("m{id}"), ..Peer::default() })).collect();
+        let peers: BTreeMap<u64, Peer> =
+            (1..=3).map(|id| (id, Peer { name: format!("m{id}"), ..Peer::default() })).collect();
         fleet.groups[&1].raft().initialize(peers).await.unwrap();
         fleet
     }
 
     async fn start(&mut self, id: u64) {
-        let group = Group::start(id, self.homes[&id].clone(), Founding::Join, &self.timing, Arc::new(Deaf), self.sea.link(id)).await.unwrap();
+        let group =
+            Group::start(id, self.homes[&id].clone(), Founding::Join, &self.timing, Arc::new(Deaf), self.sea.link(id))
+                .await
+                .unwrap();
         self.sea.join(&group);
         self.groups.insert(id, group);
     }
@@ -96,9 +100,15 @@ impl Fleet {
             let (keys, hash, position) = group
                 .stage()
                 .read(|view, position| {
-                    let all = RangeRequest { key: vec![0].into(), range_end: vec![0].into(), keys_only: true, ..RangeRequest::default() };
+                    let all = RangeRequest {
+                        key: vec![0].into(),
+                        range_end: vec![0].into(),
+                        keys_only: true,
+                        ..RangeRequest::default()
+                    };
                     let found = machine::range(view, position, &all, &Counted::default())?.unwrap();
-                    let keys: std::collections::BTreeSet<Vec<u8>> = found.kvs.into_iter().map(|kv| kv.key.to_vec()).collect();
+                    let keys: std::collections::BTreeSet<Vec<u8>> =
+                        found.kvs.into_iter().map(|kv| kv.key.to_vec()).collect();
                     Ok((keys, machine::hash_kv(view, position, 0)?.unwrap(), position.clone()))
                 })
                 .unwrap();
@@ -118,7 +128,13 @@ impl Fleet {
 }
 
 fn put(key: &str) -> Command {
-    Command { action: Some(Action::Put(PutRequest { key: key.as_bytes().to_vec().into(), value: "v".into(), ..PutRequest::default() })) }
+    Command {
+        action: Some(Action::Put(PutRequest {
+            key: key.as_bytes().to_vec().into(),
+            value: "v".into(),
+            ..PutRequest::default()
+        })),
+    }
 }
 
 fn memory(_: u64) -> Arc<dyn Home> {
@@ -209,7 +225,8 @@ async fn a_lagging_member_is_filled_by_a_snapshot_in_memory() {
 async fn a_lagging_member_is_filled_by_a_snapshot_on_rocksdb() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_owned();
-    lagging(move |id| Arc::new(RocksHome::open(&path.join(id.to_string()), &Tuning::log(), &Tuning::state()).unwrap())).await;
+    lagging(move |id| Arc::new(RocksHome::open(&path.join(id.to_string()), &Tuning::log(), &Tuning::state()).unwrap()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

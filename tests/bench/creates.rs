@@ -43,7 +43,8 @@ pub async fn run(runs: usize) {
                 // No scheduler or kubelet work is wanted in the figure: the pods fit nowhere.
                 let server = Server::start(&[]).await;
                 let before = server.cpu_seconds();
-                let mut times = if door == "gRPC" { over_grpc(&server, clients).await } else { over_rest(&server, clients).await };
+                let mut times =
+                    if door == "gRPC" { over_grpc(&server, clients).await } else { over_rest(&server, clients).await };
                 let spent = server.cpu_seconds() - before;
                 times.sort_unstable();
                 rates.push(times.len() as f64 / LASTS.as_secs_f64());
@@ -91,8 +92,7 @@ async fn over_rest(server: &Server, clients: usize) -> Vec<u32> {
             stream.set_nodelay(true).unwrap();
             let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
             let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.unwrap();
-            let (mut sender, connection) =
-                http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
             tokio::spawn(connection);
             let uri = format!("https://{address}/api/v1/namespaces/default/pods");
             let (began, mut times) = (Instant::now(), Vec::new());
@@ -100,8 +100,15 @@ async fn over_rest(server: &Server, clients: usize) -> Vec<u32> {
                 let pod = pod(format!("p-{worker}-{}", times.len()));
                 let mut body = Vec::new();
                 let message = proto::codec::schema().message(Pod::MESSAGE).unwrap();
-                proto::codec::proto_to_json(message, &prost::Message::encode_to_vec(&pod), Some(("v1", "Pod")), &mut body).unwrap();
-                let request = Request::post(&uri).header("content-type", "application/json").body(Full::new(Bytes::from(body)));
+                proto::codec::proto_to_json(
+                    message,
+                    &prost::Message::encode_to_vec(&pod),
+                    Some(("v1", "Pod")),
+                    &mut body,
+                )
+                .unwrap();
+                let request =
+                    Request::post(&uri).header("content-type", "application/json").body(Full::new(Bytes::from(body)));
                 let sent = Instant::now();
                 let response = sender.send_request(request.unwrap()).await.unwrap();
                 assert_eq!(response.status(), 201);
@@ -135,7 +142,8 @@ pub async fn crowd(server: &Server, count: usize) -> Duration {
                         return;
                     }
                     let mut pod = pod(format!("p-{number}"));
-                    pod.spec.as_mut().unwrap().node_selector = [("forestay.dev/hollow".to_owned(), "true".to_owned())].into();
+                    pod.spec.as_mut().unwrap().node_selector =
+                        [("forestay.dev/hollow".to_owned(), "true".to_owned())].into();
                     client.create(&pod).await.unwrap();
                 }
             })

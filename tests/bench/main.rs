@@ -68,7 +68,11 @@ async fn crowd(runs: usize) {
         seconds.push(creates::crowd(&server, 3000).await.as_secs_f64());
         memory.push(server.rss_mib());
     }
-    println!("3,000 pods on 30 hollow nodes: running after {:.1} s, RSS {:.0} MiB", median(&mut seconds), median(&mut memory));
+    println!(
+        "3,000 pods on 30 hollow nodes: running after {:.1} s, RSS {:.0} MiB",
+        median(&mut seconds),
+        median(&mut memory)
+    );
 }
 
 pub fn median(values: &mut [f64]) -> f64 {

@@ -9,12 +9,7 @@ use std::{
 
 use clap::Parser;
 use client::Client;
-use forestay::{
-    certificates::Holder,
-    role::House,
-    settings::Settings,
-    up,
-};
+use forestay::{certificates::Holder, role::House, settings::Settings, up};
 use kit::life::Shutdown;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;

@@ -74,12 +74,17 @@ async fn every_role_runs_as_a_process_of_its_own_and_only_the_store_opens_the_st
 
     let data = settings.directories().store();
     for (role, process) in &mut processes {
-        assert!(process.is_running(), "{role} ended: {}", fs::read_to_string(folder.path().join(format!("{role}.log"))).unwrap());
+        assert!(
+            process.is_running(),
+            "{role} ended: {}",
+            fs::read_to_string(folder.path().join(format!("{role}.log"))).unwrap()
+        );
         let open = open_files(process.id(), &data);
         assert_eq!(*role == "raft-store", !open.is_empty(), "{role} has open: {open:?}");
     }
     client.delete::<Pod>("default", "lonely", DeleteOptions::default()).await.unwrap();
-    eventually("the pod is gone", || async { client.get::<Pod>("default", "lonely").await.is_err().then_some(()) }).await;
+    eventually("the pod is gone", || async { client.get::<Pod>("default", "lonely").await.is_err().then_some(()) })
+        .await;
     for (role, process) in processes.iter_mut().rev() {
         assert_eq!(process.terminate(), Some(0), "{role} did not stop cleanly");
     }
@@ -95,7 +100,9 @@ async fn nothing_acknowledged_is_lost_when_the_server_is_killed_during_writes() 
         let mut process = Process::forestay(&up_arguments(&settings, &[]), &log);
         let client = admin(&settings);
         answers(&client).await;
-        let writers: Vec<_> = (0..8).map(|writer| tokio::spawn(write_until_failure(client.clone(), format!("r{round}-w{writer}")))).collect();
+        let writers: Vec<_> = (0..8)
+            .map(|writer| tokio::spawn(write_until_failure(client.clone(), format!("r{round}-w{writer}"))))
+            .collect();
         eventually("enough is written", || async {
             let (maps, _) = client.list::<ConfigMap>("default", Selection::default()).await.ok()?;
             (maps.len() > acknowledged.len() + 100).then_some(())

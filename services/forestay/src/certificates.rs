@@ -95,7 +95,8 @@ impl ServerNames {
     fn api(&self) -> Vec<String> {
         let mut names = self.local();
         names.push(self.service.to_string());
-        let service = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+        let service =
+            ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
         names.extend(service.map(str::to_owned));
         names
     }
@@ -118,7 +119,8 @@ impl Certificates {
     /// Where the folder cannot be read or written.
     pub fn issue_all(&self, servers: &ServerNames, nodes: &[String]) -> Result<()> {
         let cluster = Ca::load_or_create(&self.folder, "ca", "forestay").context("open the cluster authority")?;
-        let store = Ca::load_or_create(&self.folder, "store-ca", "forestay-store").context("open the store authority")?;
+        let store =
+            Ca::load_or_create(&self.folder, "store-ca", "forestay-store").context("open the store authority")?;
         let holders = [
             Holder::Admin,
             Holder::ApiServer,
@@ -178,7 +180,11 @@ mod tests {
     use super::*;
 
     fn servers() -> ServerNames {
-        ServerNames { host: "m1".into(), addresses: vec!["127.0.0.1".parse().unwrap()], service: "10.96.0.1".parse().unwrap() }
+        ServerNames {
+            host: "m1".into(),
+            addresses: vec!["127.0.0.1".parse().unwrap()],
+            service: "10.96.0.1".parse().unwrap(),
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use nix::{ifaddrs::getifaddrs, net::if_::InterfaceFlags, sys::socket::SockaddrLi
 /// The host's name in the form node names have: lower case.
 pub fn host_name() -> String {
     let name = unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-    let name: String = name.to_lowercase().chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')).collect();
+    let name: String =
+        name.to_lowercase().chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')).collect();
     if name.is_empty() { "localhost".to_owned() } else { name }
 }
 

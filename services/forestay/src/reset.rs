@@ -5,10 +5,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use tracing::info;
 
-use crate::{
-    settings::Settings,
-    up,
-};
+use crate::{settings::Settings, up};
 
 /// Removes containers, network, service rules, and the data directory with all data of the cluster.
 ///

@@ -151,7 +151,8 @@ impl Settings {
 
     /// The apiserver of this machine.
     pub fn local_server(&self) -> String {
-        let address = if self.bind_address.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { self.bind_address };
+        let address =
+            if self.bind_address.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { self.bind_address };
         format!("https://{}", SocketAddr::new(address, self.ports.api_port))
     }
 

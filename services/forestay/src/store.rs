@@ -4,11 +4,10 @@ use apiserver::storage::Store;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use proto::etcdserverpb::{
-    RangeRequest, RangeResponse, StatusResponse, TxnRequest, TxnResponse, WatchCreateRequest,
-    WatchResponse,
+    RangeRequest, RangeResponse, StatusResponse, TxnRequest, TxnResponse, WatchCreateRequest, WatchResponse,
 };
 use raft_store::Node;
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// A member of the store that runs in this process.
 pub struct InProcess(pub Node);
@@ -39,7 +38,11 @@ impl Store for InProcess {
     }
 
     async fn lease_keep_alive(&self, id: i64) -> Result<i64, Status> {
-        self.0.lease_keep_alive(id).await
+        match self.0.lease_keep_alive(id).await {
+            // Over the wire, too, a lease that is gone has no time left and is no error.
+            Err(status) if status.code() == Code::NotFound => Ok(0),
+            answer => answer,
+        }
     }
 
     async fn lease_revoke(&self, id: i64) -> Result<(), Status> {

@@ -7,10 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use futures::{StreamExt, stream::FuturesUnordered};
-use kit::{
-    life::Shutdown,
-    tls::write_private,
-};
+use kit::{life::Shutdown, tls::write_private};
 use nix::fcntl::{Flock, FlockArg};
 use proto::k8s::core::v1::Namespace;
 use tracing::{error, info};
@@ -161,8 +158,12 @@ fn write_kubeconfig(house: &House) -> Result<()> {
 /// Keeps a second process off the same folder for as long as the file lives.
 pub fn lock(settings: &Settings) -> Result<Flock<File>> {
     let path = settings.directories().lock();
-    let file = File::options().create(true).append(true).open(&path).with_context(|| format!("open {}", path.display()))?;
+    let file =
+        File::options().create(true).append(true).open(&path).with_context(|| format!("open {}", path.display()))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
-        anyhow::anyhow!("{} is in use by another forestay: stop that one, or choose another --data-dir", settings.data_dir.display())
+        anyhow::anyhow!(
+            "{} is in use by another forestay: stop that one, or choose another --data-dir",
+            settings.data_dir.display()
+        )
     })
 }

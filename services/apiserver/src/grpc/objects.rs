@@ -187,7 +187,8 @@ fn sent(object: Option<Object>) -> Result<Object> {
     let arm = proto::ARMS.iter().find(|arm| arm.0 == object.arm);
     if let Some(message) = arm.and_then(|arm| codec::schema().message(arm.1)) {
         let canonical = codec::canonical(message, &object.raw);
-        object.raw = canonical.map_err(|error| Refusal::bad_request(format!("the object cannot be read: {error}")))?.into();
+        object.raw =
+            canonical.map_err(|error| Refusal::bad_request(format!("the object cannot be read: {error}")))?.into();
     }
     Ok(object)
 }

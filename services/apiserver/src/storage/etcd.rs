@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::{StreamExt, stream::BoxStream};
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use proto::etcdserverpb::{
     CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, RangeRequest, RangeResponse,
     StatusRequest, StatusResponse, TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest, WatchResponse,
     kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient, watch_client::WatchClient,
     watch_request::RequestUnion,
 };
-use tonic::{Request, Status, transport::Channel};
+use tonic::{Request, Status, Streaming, transport::Channel};
 
 use super::Store;
 
@@ -45,6 +48,18 @@ fn with_deadline<T>(message: T) -> Request<T> {
     request
 }
 
+/// The answers of one watch. etcd keeps the stream of a canceled watch open for others, and here are none: nothing more
+/// would come, and whoever reads on would wait forever.
+fn until_canceled(answers: Streaming<WatchResponse>) -> BoxStream<'static, Result<WatchResponse, Status>> {
+    stream::unfold(Some(answers), |answers| async move {
+        let mut answers = answers?;
+        let answer = answers.message().await.transpose()?;
+        let goes_on = answer.as_ref().is_ok_and(|answer| !answer.canceled);
+        Some((answer, goes_on.then_some(answers)))
+    })
+    .boxed()
+}
+
 #[async_trait]
 impl Store for EtcdStore {
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
@@ -66,8 +81,8 @@ impl Store for EtcdStore {
     ) -> Result<BoxStream<'static, Result<WatchResponse, Status>>, Status> {
         let first = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         // etcd ends a watch whose request stream ends, so the stream stays open as long as the answer is read.
-        let requests = futures::stream::iter([first]).chain(futures::stream::pending());
-        Ok(self.watch.clone().watch(requests).await?.into_inner().boxed())
+        let requests = stream::iter([first]).chain(stream::pending());
+        Ok(until_canceled(self.watch.clone().watch(requests).await?.into_inner()))
     }
 
     async fn lease_grant(&self, ttl_seconds: i64) -> Result<i64, Status> {
@@ -76,7 +91,7 @@ impl Store for EtcdStore {
     }
 
     async fn lease_keep_alive(&self, id: i64) -> Result<i64, Status> {
-        let requests = futures::stream::iter([LeaseKeepAliveRequest { id }]);
+        let requests = stream::iter([LeaseKeepAliveRequest { id }]);
         let mut answers = self.lease.clone().lease_keep_alive(with_deadline(requests)).await?.into_inner();
         Ok(answers.message().await?.map_or(0, |answer| answer.ttl))
     }

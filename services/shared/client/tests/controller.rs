@@ -1,5 +1,5 @@
 //! The controller loop, its executor and its friends, over the fake server.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::result_large_err)]
 
 use std::{sync::Arc, time::Duration};
 

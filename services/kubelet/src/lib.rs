@@ -38,12 +38,7 @@ use events::Events;
 use network::Network;
 use node::{Health, Profile, facts, lease};
 use objects::Objects;
-use pod::{
-    files::ClusterDns,
-    hands::Hands,
-    snapshot::NodeFacts,
-    spec::NodeSetup,
-};
+use pod::{files::ClusterDns, hands::Hands, snapshot::NodeFacts, spec::NodeSetup};
 use probe::Prober;
 use runtime::{Runtime, docker::Docker};
 use volume::Volumes;

@@ -34,11 +34,25 @@ fn share(pod: &mut Pod, name: &str, source: VolumeSource, path: &str) {
 #[test]
 fn two_containers_share_an_empty_dir_and_localhost() {
     in_lab(async |lab: &Lab| {
-        let mut both = pod("both", &[
-            ("writer", "mkdir -p /shared/www && echo hello from $POD > /shared/www/index.html && httpd -f -p 8080 -h /shared/www"),
-            ("reader", "while true; do wget -q -O /shared/answer http://127.0.0.1:8080/ && sleep 1000; sleep 0.05; done"),
-        ]);
-        share(&mut both, "shared", VolumeSource { empty_dir: Some(EmptyDirVolumeSource::default()), ..Default::default() }, "/shared");
+        let mut both = pod(
+            "both",
+            &[
+                (
+                    "writer",
+                    "mkdir -p /shared/www && echo hello from $POD > /shared/www/index.html && httpd -f -p 8080 -h /shared/www",
+                ),
+                (
+                    "reader",
+                    "while true; do wget -q -O /shared/answer http://127.0.0.1:8080/ && sleep 1000; sleep 0.05; done",
+                ),
+            ],
+        );
+        share(
+            &mut both,
+            "shared",
+            VolumeSource { empty_dir: Some(EmptyDirVolumeSource::default()), ..Default::default() },
+            "/shared",
+        );
         lab.client.create(&both).await.unwrap();
         let both = lab.until_ready("both").await;
         lab.until_said("both", "reader", "cat /shared/answer", "hello from").await;
@@ -70,7 +84,10 @@ fn a_killed_container_is_restarted_and_counted() {
 #[test]
 fn pods_reach_each_other_and_a_dead_pods_address_fails_at_once() {
     in_lab(async |lab: &Lab| {
-        lab.client.create(&pod("one", &[("a", "mkdir /www; echo one > /www/index.html; httpd -f -p 80 -h /www")])).await.unwrap();
+        lab.client
+            .create(&pod("one", &[("a", "mkdir /www; echo one > /www/index.html; httpd -f -p 80 -h /www")]))
+            .await
+            .unwrap();
         lab.client.create(&pod("two", &[("a", "sleep 1000")])).await.unwrap();
         let one = lab.until_ready("one").await.status.unwrap().pod_ip;
         lab.until_ready("two").await;
@@ -85,7 +102,8 @@ fn pods_reach_each_other_and_a_dead_pods_address_fails_at_once() {
 #[test]
 fn a_failing_liveness_probe_restarts_and_a_readiness_probe_gates() {
     in_lab(async |lab: &Lab| {
-        let mut sick = pod("sick", &[("a", "touch /ok; mkdir /www; echo up > /www/index.html; httpd -p 80 -h /www; sleep 1000")]);
+        let mut sick =
+            pod("sick", &[("a", "touch /ok; mkdir /www; echo up > /www/index.html; httpd -p 80 -h /www; sleep 1000")]);
         let container = &mut sick.spec.as_mut().unwrap().containers[0];
         let probe = |handler| Probe {
             handler: Some(handler),
@@ -154,18 +172,20 @@ fn a_restarted_kubelet_keeps_its_containers() {
 fn secrets_and_environment_reach_the_container_and_its_end_is_told() {
     in_lab(async |lab: &Lab| {
         let mut secret = proto::k8s::core::v1::Secret {
-            data: [("password".to_owned(), b"hunter2".to_vec().into())].into(),
+            data: [("password".to_owned(), b"hunter2".to_vec())].into(),
             ..Default::default()
         };
         secret.meta_mut().name = "login".into();
         secret.meta_mut().namespace = "default".into();
         lab.client.create(&secret).await.unwrap();
-        let mut job = pod("job", &[("a", "cat /login/password; echo; echo $POD; echo failed > /dev/termination-log; exit 3")]);
+        let mut job =
+            pod("job", &[("a", "cat /login/password; echo; echo $POD; echo failed > /dev/termination-log; exit 3")]);
         let source = SecretVolumeSource { secret_name: "login".into(), ..Default::default() };
         share(&mut job, "login", VolumeSource { secret: Some(source), ..Default::default() }, "/login");
         job.spec.as_mut().unwrap().restart_policy = "Never".into();
         lab.client.create(&job).await.unwrap();
-        let job = lab.until_pod("job", "the job ends", |pod| pod.status.as_ref().is_some_and(|s| s.phase == "Failed")).await;
+        let job =
+            lab.until_pod("job", "the job ends", |pod| pod.status.as_ref().is_some_and(|s| s.phase == "Failed")).await;
         let ended = job.status.unwrap().container_statuses[0].state.clone().unwrap().terminated.unwrap();
         assert_eq!((ended.exit_code, ended.reason.as_str(), ended.message.as_str()), (3, "Error", "failed\n"));
         let id = ended.container_id.strip_prefix("docker://").unwrap().to_owned();

@@ -26,8 +26,7 @@ impl Pool {
     pub fn new(net: Ipv4Net) -> Self {
         let size = 1_u64 << (32 - u32::from(net.prefix_len())).min(20);
         let size = u32::try_from(size).unwrap_or(u32::MAX);
-        let mut pool =
-            Self { net, taken: vec![0; size.div_ceil(64) as usize], holders: HashMap::new(), next: 2 };
+        let mut pool = Self { net, taken: vec![0; size.div_ceil(64) as usize], holders: HashMap::new(), next: 2 };
         for reserved in [0, 1, size - 1] {
             pool.mark(reserved);
         }

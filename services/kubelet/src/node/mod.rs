@@ -12,8 +12,8 @@ use proto::{
     Kind,
     k8s::{
         core::v1::{
-            ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
-            NodeSystemInfo,
+            ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
+            NodeStatus, NodeSystemInfo,
         },
         resource::Quantity,
     },
@@ -204,18 +204,30 @@ fn conditions(known: &[NodeCondition], health: &Health, now: Timestamp) -> Vec<N
         Some(why) => ("Ready", false, "KubeletNotReady", why.clone()),
     };
     let own = [
-        pressure("MemoryPressure", health.memory_pressure, [
-            ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
-            ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        ]),
-        pressure("DiskPressure", health.disk_pressure, [
-            ("KubeletHasDiskPressure", "kubelet has disk pressure"),
-            ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        ]),
-        pressure("PIDPressure", health.pid_pressure, [
-            ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
-            ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-        ]),
+        pressure(
+            "MemoryPressure",
+            health.memory_pressure,
+            [
+                ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+                ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            ],
+        ),
+        pressure(
+            "DiskPressure",
+            health.disk_pressure,
+            [
+                ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+                ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            ],
+        ),
+        pressure(
+            "PIDPressure",
+            health.pid_pressure,
+            [
+                ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+                ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            ],
+        ),
         ready,
     ];
     let others = known.iter().filter(|condition| own.iter().all(|(kind, ..)| condition.r#type != *kind)).cloned();

@@ -17,11 +17,7 @@ pub struct BackOff {
 
 impl Default for BackOff {
     fn default() -> Self {
-        Self {
-            first: Duration::from_secs(10),
-            max: Duration::from_secs(300),
-            reset_after: Duration::from_secs(600),
-        }
+        Self { first: Duration::from_secs(10), max: Duration::from_secs(300), reset_after: Duration::from_secs(600) }
     }
 }
 

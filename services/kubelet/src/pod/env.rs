@@ -39,7 +39,9 @@ pub enum Error {
     NoKey { kind: &'static str, namespace: String, name: String, key: String },
     #[error("{kind} {name}, key {key}: the value is not UTF-8 text; mount it as a volume instead")]
     NotText { kind: &'static str, name: String, key: String },
-    #[error("fieldPath \"{0}\" is not supported: use metadata.name, metadata.namespace, metadata.uid, metadata.labels['key'], metadata.annotations['key'], spec.nodeName, spec.serviceAccountName, status.hostIP(s) or status.podIP(s)")]
+    #[error(
+        "fieldPath \"{0}\" is not supported: use metadata.name, metadata.namespace, metadata.uid, metadata.labels['key'], metadata.annotations['key'], spec.nodeName, spec.serviceAccountName, status.hostIP(s) or status.podIP(s)"
+    )]
     FieldPath(String),
     #[error("resource \"{0}\" is not supported: use limits or requests of cpu, memory or ephemeral-storage")]
     ResourceName(String),
@@ -196,7 +198,8 @@ pub fn field_value(sources: &Sources, path: &str) -> Result<String, Error> {
         "status.podIP" => pod_ips.first().cloned().unwrap_or_default(),
         "status.podIPs" => pod_ips.join(","),
         path => {
-            let subscript = |prefix: &str| Some(path.strip_prefix(prefix)?.strip_prefix("['")?.strip_suffix("']")?.to_owned());
+            let subscript =
+                |prefix: &str| Some(path.strip_prefix(prefix)?.strip_prefix("['")?.strip_suffix("']")?.to_owned());
             if let Some(key) = subscript("metadata.labels") {
                 meta.labels.get(&key).cloned().unwrap_or_default()
             } else if let Some(key) = subscript("metadata.annotations") {
@@ -317,7 +320,9 @@ fn one_service(service: &Service) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use proto::k8s::core::v1::{ConfigMapKeySelector, LocalObjectReference, ObjectFieldSelector, ServicePort, ServiceSpec};
+    use proto::k8s::core::v1::{
+        ConfigMapKeySelector, LocalObjectReference, ObjectFieldSelector, ServicePort, ServiceSpec,
+    };
 
     use super::*;
 
@@ -348,7 +353,12 @@ mod tests {
         let mut service = Service {
             spec: Some(ServiceSpec {
                 cluster_ip: "10.96.0.9".into(),
-                ports: vec![ServicePort { name: "http".into(), port: 80, protocol: "TCP".into(), ..Default::default() }],
+                ports: vec![ServicePort {
+                    name: "http".into(),
+                    port: 80,
+                    protocol: "TCP".into(),
+                    ..Default::default()
+                }],
                 ..Default::default()
             }),
             ..Default::default()
@@ -390,7 +400,11 @@ mod tests {
             vec![
                 from_key("look", "color", false),
                 EnvVar { name: "APP".into(), value_from: Some(source), ..Default::default() },
-                EnvVar { name: "ALL".into(), value: "$(COLOR)/$(APP)/$(MY_DB_SERVICE_HOST)".into(), ..Default::default() },
+                EnvVar {
+                    name: "ALL".into(),
+                    value: "$(COLOR)/$(APP)/$(MY_DB_SERVICE_HOST)".into(),
+                    ..Default::default()
+                },
             ],
         )
         .unwrap();

@@ -189,9 +189,15 @@ impl Hands {
             self.events.container_warning(pod, container, "Failed", &format!("Error: {message}"));
             Failed { reason, message }
         };
-        let mut config =
-            container_config(&self.sources(pod, ip.as_slice(), &gathered), container, &image, &self.setup, attempt, vec![])
-                .map_err(|error| refuse(FailureReason::Config, error.to_string()))?;
+        let mut config = container_config(
+            &self.sources(pod, ip.as_slice(), &gathered),
+            container,
+            &image,
+            &self.setup,
+            attempt,
+            vec![],
+        )
+        .map_err(|error| refuse(FailureReason::Config, error.to_string()))?;
         if let Some(volumes) = &self.volumes {
             let termination_log = volumes.termination_log(&key(pod).uid, &container.name, number);
             config.mounts = mounts(container, &config.env, &files, &termination_log)
@@ -248,7 +254,9 @@ impl Hands {
     }
 
     async fn post_start(&self, pod: &Pod, container: &ContainerSpec, id: &str, ip: Option<IpAddr>) {
-        let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) else { return };
+        let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) else {
+            return;
+        };
         if let Err(message) = self.prober.run_hook(hook, container, id, ip, Duration::from_secs(60)).await {
             let message = format!("PostStartHook failed: {message}");
             self.events.container_warning(pod, container, "FailedPostStartHook", &message);
@@ -266,10 +274,9 @@ impl Hands {
         why: StopReason,
         ip: Option<IpAddr>,
     ) {
-        let container = container(spec(pod), name).cloned().unwrap_or_else(|| ContainerSpec {
-            name: name.to_owned(),
-            ..Default::default()
-        });
+        let container = container(spec(pod), name)
+            .cloned()
+            .unwrap_or_else(|| ContainerSpec { name: name.to_owned(), ..Default::default() });
         let message = match why {
             StopReason::Deleted | StopReason::Over | StopReason::LostSandbox => format!("Stopping container {name}"),
             StopReason::FailedLiveness => format!("Container {name} failed liveness probe, will be restarted"),
@@ -284,7 +291,12 @@ impl Hands {
         {
             let start = std::time::Instant::now();
             if let Err(message) = self.prober.run_hook(hook, &container, id, ip, grace).await {
-                self.events.container_warning(pod, &container, "FailedPreStopHook", &format!("PreStopHook failed: {message}"));
+                self.events.container_warning(
+                    pod,
+                    &container,
+                    "FailedPreStopHook",
+                    &format!("PreStopHook failed: {message}"),
+                );
             }
             // The hook's time is part of the grace period; what comes after it gets at least two seconds.
             grace = grace.saturating_sub(start.elapsed()).max(Duration::from_secs(2));

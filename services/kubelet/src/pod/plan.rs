@@ -205,7 +205,8 @@ fn keep_running(
         Some(_) => None,
         None => Some(start(spec, 0, 0)),
     };
-    let waits = matches!(action, Some(Action::StartContainer { .. })).then(|| wait_after(snapshot, &spec.name)).flatten();
+    let waits =
+        matches!(action, Some(Action::StartContainer { .. })).then(|| wait_after(snapshot, &spec.name)).flatten();
     actions.extend(waits.or(action));
 }
 

@@ -13,9 +13,12 @@ fn check(world: &World, expected: expect_test::Expect) {
 #[test]
 fn a_new_pod_gets_its_sandbox_before_its_containers() {
     check(&pod(&["a", "b"]), expect!["start sandbox 0"]);
-    check(&pod(&["a", "b"]).sandbox(), expect![[r#"
+    check(
+        &pod(&["a", "b"]).sandbox(),
+        expect![[r#"
         start a 0 after 0
-        start b 0 after 0"#]]);
+        start b 0 after 0"#]],
+    );
     check(&pod(&["a", "b"]).sandbox().running("a").running("b"), expect![""]);
 }
 
@@ -108,9 +111,12 @@ fn a_lost_sandbox_takes_its_containers_with_it() {
 #[test]
 fn deletion_stops_containers_then_removes_the_pod() {
     let world = || pod(&["a", "b"]).sandbox().deleted(7);
-    check(&world().running("a").running("b"), expect![[r#"
+    check(
+        &world().running("a").running("b"),
+        expect![[r#"
         stop b in 7s Deleted
-        stop a in 7s Deleted"#]]);
+        stop a in 7s Deleted"#]],
+    );
     check(&world().running("a").busy(Target::Container("a".into())), expect![""]);
     check(&world().exited("a", 0).exited("b", 137), expect!["remove pod"]);
 }

@@ -128,7 +128,10 @@ mod tests {
 
     fn pod(requests: &[(&str, &str)], limits: &[(&str, &str)]) -> PodSpec {
         let resources = ResourceRequirements { requests: list(requests), limits: list(limits), ..Default::default() };
-        PodSpec { containers: vec![Container { resources: Some(resources), ..Default::default() }], ..Default::default() }
+        PodSpec {
+            containers: vec![Container { resources: Some(resources), ..Default::default() }],
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -153,8 +156,7 @@ mod tests {
     fn requests_weigh_and_limits_bind() {
         let spec = pod(&[("cpu", "250m"), ("memory", "1Gi")], &[("cpu", "500m"), ("memory", "2Gi")]);
         let resources = container_resources(&spec, &spec.containers[0], 4 << 30);
-        let expected =
-            Resources { cpu_shares: 256, cpu_quota_us: 50_000, memory_bytes: 2 << 30, oom_score_adj: 750 };
+        let expected = Resources { cpu_shares: 256, cpu_quota_us: 50_000, memory_bytes: 2 << 30, oom_score_adj: 750 };
         assert_eq!(resources, expected);
     }
 }

@@ -59,7 +59,9 @@ pub enum Refusal {
     RootImage { pod: String, container: String },
     #[error("container's runAsUser breaks non-root policy (pod: \"{pod}\", container: {container})")]
     RootUser { pod: String, container: String },
-    #[error("container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root (pod: \"{pod}\", container: {container})")]
+    #[error(
+        "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root (pod: \"{pod}\", container: {container})"
+    )]
     NamedUser { user: String, pod: String, container: String },
     #[error("volumeMounts \"{0}\": the pod has no volume of this name")]
     NoVolume(String),
@@ -224,8 +226,7 @@ mod tests {
     }
 
     fn non_root(user: Option<i64>) -> Container {
-        let context =
-            SecurityContext { run_as_non_root: Some(true), run_as_user: user, ..Default::default() };
+        let context = SecurityContext { run_as_non_root: Some(true), run_as_user: user, ..Default::default() };
         Container { name: "c".into(), security_context: Some(context), ..Default::default() }
     }
 

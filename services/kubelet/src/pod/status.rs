@@ -34,7 +34,9 @@ pub fn status(snapshot: &Snapshot) -> PodStatus {
     let known = known_status(snapshot.pod);
     let spec = snapshot.spec();
     let (reason, message) = match snapshot.is_past_deadline() || known.reason == "DeadlineExceeded" {
-        true => ("DeadlineExceeded".to_owned(), "Pod was active on the node longer than the specified deadline".to_owned()),
+        true => {
+            ("DeadlineExceeded".to_owned(), "Pod was active on the node longer than the specified deadline".to_owned())
+        }
         false => (known.reason.clone(), known.message.clone()),
     };
     let phase = phase(snapshot);
@@ -49,7 +51,11 @@ pub fn status(snapshot: &Snapshot) -> PodStatus {
         pod_ip: ips.first().cloned().unwrap_or_default(),
         pod_ips: ips.into_iter().map(|ip| PodIp { ip }).collect(),
         start_time: known.start_time.or_else(|| Some(time(snapshot.now))),
-        init_container_statuses: spec.init_containers.iter().map(|c| container_status(snapshot, c, Role::Init)).collect(),
+        init_container_statuses: spec
+            .init_containers
+            .iter()
+            .map(|c| container_status(snapshot, c, Role::Init))
+            .collect(),
         container_statuses: spec.containers.iter().map(|c| container_status(snapshot, c, Role::Main)).collect(),
         qos_class: resources::qos_class(spec).as_str().to_owned(),
         nominated_node_name: known.nominated_node_name.clone(),

@@ -11,27 +11,35 @@ fn check(world: &World, expected: expect_test::Expect) {
 
 #[test]
 fn a_new_pod_is_pending_and_its_containers_are_being_created() {
-    check(&pod(&["a"]), expect![[r#"
+    check(
+        &pod(&["a"]),
+        expect![[r#"
         Pending
         PodReadyToStartContainers=False
         Initialized=True
         Ready=False ContainersNotReady containers with unready status: [a]
         ContainersReady=False ContainersNotReady containers with unready status: [a]
         PodScheduled=True
-        a: waiting ContainerCreating; last -; ready=false restarts=0"#]]);
+        a: waiting ContainerCreating; last -; ready=false restarts=0"#]],
+    );
 }
 
 #[test]
 fn a_running_pod_is_ready_when_all_its_containers_are() {
-    check(&pod(&["a"]).sandbox().running("a"), expect![[r#"
+    check(
+        &pod(&["a"]).sandbox().running("a"),
+        expect![[r#"
         Running
         PodReadyToStartContainers=True
         Initialized=True
         Ready=True
         ContainersReady=True
         PodScheduled=True
-        a: running; last -; ready=true restarts=0"#]]);
-    check(&pod(&["a", "b"]).readiness("b").sandbox().running("a").running("b"), expect![[r#"
+        a: running; last -; ready=true restarts=0"#]],
+    );
+    check(
+        &pod(&["a", "b"]).readiness("b").sandbox().running("a").running("b"),
+        expect![[r#"
         Running
         PodReadyToStartContainers=True
         Initialized=True
@@ -39,8 +47,11 @@ fn a_running_pod_is_ready_when_all_its_containers_are() {
         ContainersReady=False ContainersNotReady containers with unready status: [b]
         PodScheduled=True
         a: running; last -; ready=true restarts=0
-        b: running; last -; ready=false restarts=0"#]]);
-    check(&pod(&["a", "b"]).readiness("b").sandbox().running("a").running("b").ready("b0"), expect![[r#"
+        b: running; last -; ready=false restarts=0"#]],
+    );
+    check(
+        &pod(&["a", "b"]).readiness("b").sandbox().running("a").running("b").ready("b0"),
+        expect![[r#"
         Running
         PodReadyToStartContainers=True
         Initialized=True
@@ -48,12 +59,15 @@ fn a_running_pod_is_ready_when_all_its_containers_are() {
         ContainersReady=True
         PodScheduled=True
         a: running; last -; ready=true restarts=0
-        b: running; last -; ready=true restarts=0"#]]);
+        b: running; last -; ready=true restarts=0"#]],
+    );
 }
 
 #[test]
 fn a_pod_waiting_for_its_init_containers_says_which() {
-    check(&pod(&["a"]).init("i").init("j").sandbox().running("i"), expect![[r#"
+    check(
+        &pod(&["a"]).init("i").init("j").sandbox().running("i"),
+        expect![[r#"
         Pending
         PodReadyToStartContainers=True
         Initialized=False ContainersNotInitialized containers with incomplete status: [i j]
@@ -62,8 +76,11 @@ fn a_pod_waiting_for_its_init_containers_says_which() {
         PodScheduled=True
         i: running; last -; ready=false restarts=0
         j: waiting PodInitializing; last -; ready=false restarts=0
-        a: waiting PodInitializing; last -; ready=false restarts=0"#]]);
-    check(&pod(&["a"]).init("i").sandbox().exited("i", 0).running("a"), expect![[r#"
+        a: waiting PodInitializing; last -; ready=false restarts=0"#]],
+    );
+    check(
+        &pod(&["a"]).init("i").sandbox().exited("i", 0).running("a"),
+        expect![[r#"
         Running
         PodReadyToStartContainers=True
         Initialized=True
@@ -71,12 +88,15 @@ fn a_pod_waiting_for_its_init_containers_says_which() {
         ContainersReady=True
         PodScheduled=True
         i: terminated 0 Completed; last -; ready=true restarts=0
-        a: running; last -; ready=true restarts=0"#]]);
+        a: running; last -; ready=true restarts=0"#]],
+    );
 }
 
 #[test]
 fn a_failing_init_container_fails_the_pod_only_with_policy_never() {
-    check(&pod(&["a"]).policy("Never").init("i").sandbox().exited("i", 3), expect![[r#"
+    check(
+        &pod(&["a"]).policy("Never").init("i").sandbox().exited("i", 3),
+        expect![[r#"
         Failed
         PodReadyToStartContainers=True
         Initialized=False ContainersNotInitialized containers with incomplete status: [i]
@@ -84,8 +104,11 @@ fn a_failing_init_container_fails_the_pod_only_with_policy_never() {
         ContainersReady=False PodFailed
         PodScheduled=True
         i: terminated 3 Error; last -; ready=false restarts=0
-        a: waiting PodInitializing; last -; ready=false restarts=0"#]]);
-    check(&pod(&["a"]).init("i").sandbox().exited("i", 3).exited("i", 3).seen_at(25), expect![[r#"
+        a: waiting PodInitializing; last -; ready=false restarts=0"#]],
+    );
+    check(
+        &pod(&["a"]).init("i").sandbox().exited("i", 3).exited("i", 3).seen_at(25),
+        expect![[r#"
         Pending
         PodReadyToStartContainers=True
         Initialized=False ContainersNotInitialized containers with incomplete status: [i]
@@ -93,69 +116,90 @@ fn a_failing_init_container_fails_the_pod_only_with_policy_never() {
         ContainersReady=False ContainersNotReady containers with unready status: [a]
         PodScheduled=True
         i: waiting CrashLoopBackOff back-off 10s restarting failed container=i pod=web_shop(u1); last terminated 3 Error; ready=false restarts=1
-        a: waiting PodInitializing; last -; ready=false restarts=0"#]]);
+        a: waiting PodInitializing; last -; ready=false restarts=0"#]],
+    );
 }
 
 #[test]
 fn a_crashing_container_backs_off_and_the_pod_keeps_running() {
-    check(&pod(&["a"]).sandbox().exited("a", 1).exited("a", 1).seen_at(25), expect![[r#"
+    check(
+        &pod(&["a"]).sandbox().exited("a", 1).exited("a", 1).seen_at(25),
+        expect![[r#"
         Running
         PodReadyToStartContainers=True
         Initialized=True
         Ready=False ContainersNotReady containers with unready status: [a]
         ContainersReady=False ContainersNotReady containers with unready status: [a]
         PodScheduled=True
-        a: waiting CrashLoopBackOff back-off 10s restarting failed container=a pod=web_shop(u1); last terminated 1 Error; ready=false restarts=1"#]]);
-    check(&pod(&["a"]).sandbox().exited("a", 1).running("a"), expect![[r#"
+        a: waiting CrashLoopBackOff back-off 10s restarting failed container=a pod=web_shop(u1); last terminated 1 Error; ready=false restarts=1"#]],
+    );
+    check(
+        &pod(&["a"]).sandbox().exited("a", 1).running("a"),
+        expect![[r#"
         Running
         PodReadyToStartContainers=True
         Initialized=True
         Ready=True
         ContainersReady=True
         PodScheduled=True
-        a: running; last terminated 1 Error; ready=true restarts=1"#]]);
+        a: running; last terminated 1 Error; ready=true restarts=1"#]],
+    );
 }
 
 #[test]
 fn an_image_that_cannot_be_had_is_told_as_a_failure_then_as_a_wait() {
     let world = |reason, second| pod(&["a"]).sandbox().failed("a", reason, "no such image", 95).seen_at(second);
-    check(&world(FailureReason::ImagePull, 96), expect![[r#"
+    check(
+        &world(FailureReason::ImagePull, 96),
+        expect![[r#"
         Pending
         PodReadyToStartContainers=True
         Initialized=True
         Ready=False ContainersNotReady containers with unready status: [a]
         ContainersReady=False ContainersNotReady containers with unready status: [a]
         PodScheduled=True
-        a: waiting ErrImagePull no such image; last -; ready=false restarts=0"#]]);
-    check(&world(FailureReason::ImagePull, 101), expect![[r#"
+        a: waiting ErrImagePull no such image; last -; ready=false restarts=0"#]],
+    );
+    check(
+        &world(FailureReason::ImagePull, 101),
+        expect![[r#"
         Pending
         PodReadyToStartContainers=True
         Initialized=True
         Ready=False ContainersNotReady containers with unready status: [a]
         ContainersReady=False ContainersNotReady containers with unready status: [a]
         PodScheduled=True
-        a: waiting ImagePullBackOff Back-off pulling image "img:1": no such image; last -; ready=false restarts=0"#]]);
-    check(&world(FailureReason::ImageNeverPull, 101), expect![[r#"
+        a: waiting ImagePullBackOff Back-off pulling image "img:1": no such image; last -; ready=false restarts=0"#]],
+    );
+    check(
+        &world(FailureReason::ImageNeverPull, 101),
+        expect![[r#"
         Pending
         PodReadyToStartContainers=True
         Initialized=True
         Ready=False ContainersNotReady containers with unready status: [a]
         ContainersReady=False ContainersNotReady containers with unready status: [a]
         PodScheduled=True
-        a: waiting ErrImageNeverPull no such image; last -; ready=false restarts=0"#]]);
+        a: waiting ErrImageNeverPull no such image; last -; ready=false restarts=0"#]],
+    );
 }
 
 #[test]
 fn a_job_succeeds_or_fails_by_its_exit_codes() {
-    check(&pod(&["a"]).policy("Never").sandbox().exited("a", 0), expect![[r#"
+    check(
+        &pod(&["a"]).policy("Never").sandbox().exited("a", 0),
+        expect![[r#"
         Succeeded
         PodReadyToStartContainers=True
         Initialized=True PodCompleted
         Ready=False PodCompleted
         ContainersReady=False PodCompleted
         PodScheduled=True
-        a: terminated 0 Completed; last -; ready=false restarts=0"#]]);
-    check(&pod(&["a", "b"]).policy("Never").sandbox().exited("a", 0).exited("b", 2), expect![[r#"
+        a: terminated 0 Completed; last -; ready=false restarts=0"#]],
+    );
+    check(
+        &pod(&["a", "b"]).policy("Never").sandbox().exited("a", 0).exited("b", 2),
+        expect![[r#"
         Failed
         PodReadyToStartContainers=True
         Initialized=True
@@ -163,15 +207,19 @@ fn a_job_succeeds_or_fails_by_its_exit_codes() {
         ContainersReady=False PodFailed
         PodScheduled=True
         a: terminated 0 Completed; last -; ready=false restarts=0
-        b: terminated 2 Error; last -; ready=false restarts=0"#]]);
-    check(&pod(&["a"]).policy("OnFailure").sandbox().oom_killed("a"), expect![[r#"
+        b: terminated 2 Error; last -; ready=false restarts=0"#]],
+    );
+    check(
+        &pod(&["a"]).policy("OnFailure").sandbox().oom_killed("a"),
+        expect![[r#"
         Running
         PodReadyToStartContainers=True
         Initialized=True
         Ready=False ContainersNotReady containers with unready status: [a]
         ContainersReady=False ContainersNotReady containers with unready status: [a]
         PodScheduled=True
-        a: terminated 137 OOMKilled; last -; ready=false restarts=0"#]]);
+        a: terminated 137 OOMKilled; last -; ready=false restarts=0"#]],
+    );
 }
 
 #[test]
@@ -187,14 +235,17 @@ fn a_startup_probe_holds_back_readiness() {
 fn a_deadline_fails_the_pod_with_its_reason() {
     let mut world = pod(&["a"]).sandbox().exited("a", 143).started(10).seen_at(80);
     world.spec().active_deadline_seconds = Some(60);
-    check(&world, expect![[r#"
+    check(
+        &world,
+        expect![[r#"
         Failed DeadlineExceeded
         PodReadyToStartContainers=True
         Initialized=True
         Ready=False PodFailed
         ContainersReady=False PodFailed
         PodScheduled=True
-        a: terminated 143 Error; last -; ready=false restarts=0"#]]);
+        a: terminated 143 Error; last -; ready=false restarts=0"#]],
+    );
 }
 
 #[test]

@@ -251,9 +251,10 @@ impl Worker {
         }
         let is_known = self.pod.status.as_ref() == Some(wanted);
         // What the API made of our last status is its last word on it, unless somebody else changed the pod since.
-        let is_sent = self.sent.as_ref().is_some_and(|(sent, version)| {
-            sent == wanted && *version == self.pod.meta().resource_version
-        });
+        let is_sent = self
+            .sent
+            .as_ref()
+            .is_some_and(|(sent, version)| sent == wanted && *version == self.pod.meta().resource_version);
         !is_known && !is_sent
     }
 
@@ -313,8 +314,8 @@ impl Worker {
     fn take_desired(&mut self) {
         let Desired { pod, orphaned } = self.desired.borrow_and_update().clone();
         let version = |pod: &Pod| pod.meta().resource_version.parse::<u64>().unwrap_or(0);
-        let has_new_fields = pod.meta().labels != self.pod.meta().labels
-            || pod.meta().annotations != self.pod.meta().annotations;
+        let has_new_fields =
+            pod.meta().labels != self.pod.meta().labels || pod.meta().annotations != self.pod.meta().annotations;
         // Our own write may be newer than what the watch has brought so far.
         if orphaned || version(&pod) >= version(&self.pod) {
             self.pod = pod;

@@ -98,14 +98,17 @@ impl World {
     pub fn sandbox(mut self) -> Self {
         let attempt = self.state.sandboxes.len() as u32;
         self.state.sandboxes.iter_mut().for_each(|sandbox| sandbox.running = false);
-        self.state.sandboxes.insert(0, Sandbox {
-            id: format!("s{attempt}"),
-            attempt,
-            running: true,
-            pid: 1,
-            ip: Some([10, 244, 0, 5].into()),
-            created_at: at(0),
-        });
+        self.state.sandboxes.insert(
+            0,
+            Sandbox {
+                id: format!("s{attempt}"),
+                attempt,
+                running: true,
+                pid: 1,
+                ip: Some([10, 244, 0, 5].into()),
+                created_at: at(0),
+            },
+        );
         self
     }
 
@@ -213,7 +216,9 @@ impl World {
         let line = |action: &Action| match action {
             Action::StartSandbox { attempt } => format!("start sandbox {attempt}"),
             Action::StartContainer { name, attempt, failures } => format!("start {name} {attempt} after {failures}"),
-            Action::StopContainer { name, grace_seconds, why, .. } => format!("stop {name} in {grace_seconds}s {why:?}"),
+            Action::StopContainer { name, grace_seconds, why, .. } => {
+                format!("stop {name} in {grace_seconds}s {why:?}")
+            }
             Action::KillContainer { id } => format!("kill {id}"),
             Action::RemoveRemains { id } => format!("remove {id}"),
             Action::StopSandbox => "stop sandbox".to_owned(),

@@ -91,8 +91,13 @@ impl Prober {
             if verdict.is_none() && message.is_empty() {
                 continue;
             }
-            let told =
-                Told { container_id: subject.id.clone(), container: subject.container.name.clone(), kind, verdict, message };
+            let told = Told {
+                container_id: subject.id.clone(),
+                container: subject.container.name.clone(),
+                kind,
+                verdict,
+                message,
+            };
             if tell.send(told).await.is_err() || (kind == Kind::Startup && verdict.is_some()) {
                 return;
             }
@@ -197,9 +202,9 @@ fn port(port: Option<&IntOrString>, container: &Container) -> Result<u16, String
             Ok(number) => number,
             Err(_) => {
                 let named = container.ports.iter().find(|known| known.name == port.str_val);
-                named.map(|known| known.container_port).ok_or_else(|| {
-                    format!("container \"{}\" has no port named \"{}\"", container.name, port.str_val)
-                })?
+                named
+                    .map(|known| known.container_port)
+                    .ok_or_else(|| format!("container \"{}\" has no port named \"{}\"", container.name, port.str_val))?
             }
         },
         _ => port.int_val,

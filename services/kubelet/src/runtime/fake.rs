@@ -174,7 +174,8 @@ impl Runtime for Fake {
         let sandbox = {
             let mut world = self.0.world.lock();
             let (id, is_new) = world.id(sandbox_name(config), &config.pod.uid);
-            let (_, state) = world.pods.entry(config.pod.uid.clone()).or_insert_with(|| (config.pod.clone(), PodState::default()));
+            let (_, state) =
+                world.pods.entry(config.pod.uid.clone()).or_insert_with(|| (config.pod.clone(), PodState::default()));
             if is_new {
                 state.sandboxes.insert(
                     0,

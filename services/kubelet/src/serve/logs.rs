@@ -34,10 +34,7 @@ fn since(request: &LogsRequest, now: Timestamp) -> Option<Timestamp> {
 }
 
 /// Ends the stream after so many bytes.
-fn limited(
-    log: impl Stream<Item = Result<Bytes, Status>> + Send + 'static,
-    limit: Option<i64>,
-) -> Answers<Bytes> {
+fn limited(log: impl Stream<Item = Result<Bytes, Status>> + Send + 'static, limit: Option<i64>) -> Answers<Bytes> {
     let Some(limit) = limit.and_then(|limit| usize::try_from(limit).ok()) else { return log.boxed() };
     let cut = stream::unfold((log.boxed(), limit), |(mut log, left)| async move {
         if left == 0 {

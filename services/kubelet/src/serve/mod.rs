@@ -147,11 +147,8 @@ fn container_name(pod: &Pod, target: &Target) -> Result<String, Status> {
     if names.contains(&wanted) {
         return Ok(wanted.to_owned());
     }
-    let message = format!(
-        "container {wanted} is not valid for pod {}: choose one of [{}]",
-        pod.meta().name,
-        names.join(" ")
-    );
+    let message =
+        format!("container {wanted} is not valid for pod {}: choose one of [{}]", pod.meta().name, names.join(" "));
     Err(Status::invalid_argument(message))
 }
 

@@ -24,9 +24,7 @@ use crate::runtime::{Output, Runtime, Session, SessionId, Streams};
 const WAITING_MAX: usize = 16;
 
 /// Takes the first request, which says what is wanted.
-pub async fn start(
-    mut input: Streaming<StreamRequest>,
-) -> Result<(StreamStart, Streaming<StreamRequest>), Status> {
+pub async fn start(mut input: Streaming<StreamRequest>) -> Result<(StreamStart, Streaming<StreamRequest>), Status> {
     match input.message().await?.and_then(|request| request.input) {
         Some(Input::Start(start)) => Ok((start, input)),
         _ => Err(Status::invalid_argument("the first request carries `start`")),
@@ -35,12 +33,7 @@ pub async fn start(
 
 pub fn streams(start: &StreamStart) -> Streams {
     let is_silent = !start.stdin && !start.stdout && !start.stderr;
-    Streams {
-        stdin: start.stdin,
-        stdout: start.stdout || is_silent,
-        stderr: start.stderr || is_silent,
-        tty: start.tty,
-    }
+    Streams { stdin: start.stdin, stdout: start.stdout || is_silent, stderr: start.stderr || is_silent, tty: start.tty }
 }
 
 /// Carries input in and output out until the command ends; its exit code is the last message.

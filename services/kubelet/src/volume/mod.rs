@@ -71,7 +71,8 @@ impl Volumes {
         let uid = crate::pod::snapshot::key(sources.pod).uid;
         let dir = self.pod_dir(&uid);
         make_dir(&dir, 0o750)?;
-        let mut pod_files = PodFiles { hosts: dir.join("hosts"), resolv_conf: dir.join("resolv.conf"), ..Default::default() };
+        let mut pod_files =
+            PodFiles { hosts: dir.join("hosts"), resolv_conf: dir.join("resolv.conf"), ..Default::default() };
         self.write_network_files(sources.pod, sources.pod_ips, &pod_files)?;
         for volume in &spec(sources.pod).volumes {
             let path = self.volume(&dir, sources, volume)?;

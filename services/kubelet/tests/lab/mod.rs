@@ -67,7 +67,12 @@ pub fn in_lab(test: impl AsyncFnOnce(&Lab)) {
 }
 
 fn can_run() -> Result<(), String> {
-    let has = |program: &str| match Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status() {
+    let has = |program: &str| match Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+    {
         Ok(_) => Ok(()),
         Err(error) => Err(format!("{program}: {error}")),
     };
@@ -188,7 +193,11 @@ impl Lab {
             pod_cidr: Some("10.244.9.0/24".parse().unwrap()),
             pause_binary: Some(pause()),
             cgroup_root: format!("fskubelet-{}", std::process::id()),
-            back_off: BackOff { first: Duration::from_millis(50), max: Duration::from_millis(200), ..Default::default() },
+            back_off: BackOff {
+                first: Duration::from_millis(50),
+                max: Duration::from_millis(200),
+                ..Default::default()
+            },
             ..Default::default()
         }
     }
@@ -266,9 +275,7 @@ impl Lab {
     }
 
     pub async fn until_said(&self, pod: &str, container: &str, line: &str, expected: &str) {
-        let wait = async {
-            while !self.said(pod, container, line).await.contains(expected) {}
-        };
+        let wait = async { while !self.said(pod, container, line).await.contains(expected) {} };
         tokio::time::timeout(WAIT_MAX, wait).await.unwrap_or_else(|_| panic!("{line} says {expected}"));
     }
 

@@ -98,10 +98,7 @@ pub fn stats(found: &ContainerStatsResponse) -> Stats {
     // Files that can be dropped at once: one name in each version of cgroups.
     let inactive = parts.and_then(|parts| parts.get("total_inactive_file").or_else(|| parts.get("inactive_file")));
     let cpu = found.cpu_stats.as_ref().and_then(|cpu| cpu.cpu_usage.as_ref()).and_then(|cpu| cpu.total_usage);
-    Stats {
-        cpu_ns: cpu.unwrap_or_default(),
-        memory_bytes: used.saturating_sub(inactive.copied().unwrap_or_default()),
-    }
+    Stats { cpu_ns: cpu.unwrap_or_default(), memory_bytes: used.saturating_sub(inactive.copied().unwrap_or_default()) }
 }
 
 pub fn digest(bytes: &[u8]) -> String {

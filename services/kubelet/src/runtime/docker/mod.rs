@@ -202,7 +202,9 @@ impl Runtime for Docker {
         let mut state = PodState::default();
         convert::file(self.inspect(&id).await?, &mut state);
         let sandbox = state.sandboxes.pop().filter(|sandbox| sandbox.running);
-        sandbox.ok_or_else(|| Error::Refused("the sandbox ended at once: is the pause program built for this machine?".into()))
+        sandbox.ok_or_else(|| {
+            Error::Refused("the sandbox ended at once: is the pause program built for this machine?".into())
+        })
     }
 
     async fn create_container(&self, config: &ContainerConfig) -> Result<String, Error> {

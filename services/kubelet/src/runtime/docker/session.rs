@@ -62,12 +62,7 @@ pub async fn attach(engine: &Engine, id: &str, streams: &Streams) -> Result<Sess
 }
 
 /// Runs a command and keeps the beginning of what it says.
-pub async fn collect(
-    engine: &Engine,
-    id: &str,
-    command: &[String],
-    streams: &Streams,
-) -> Result<ExecResult, Error> {
+pub async fn collect(engine: &Engine, id: &str, command: &[String], streams: &Streams) -> Result<ExecResult, Error> {
     const KEPT_BYTES_MAX: usize = 10 * 1024;
     let mut session = exec(engine, id, command, streams).await?;
     let mut output = Vec::new();

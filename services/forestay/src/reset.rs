@@ -5,7 +5,11 @@ use std::fs;
 use anyhow::{Context, Result};
 use tracing::info;
 
-use crate::{settings::Settings, up};
+use crate::{
+    role::kubelet_options,
+    settings::{RuntimeChoice, Settings},
+    up,
+};
 
 /// Removes containers, network, service rules, and the data directory with all data of the cluster.
 ///
@@ -19,6 +23,9 @@ pub async fn reset(settings: &Settings) -> Result<()> {
     }
     let _lock = up::lock(settings)?;
     let directories = settings.directories();
+    if settings.runtime == RuntimeChoice::Docker {
+        kubelet::clean_up(&kubelet_options(settings)).await.context("remove pods and their network")?;
+    }
     proxy::cleanup(&directories.proxy()).await.context("remove service rules")?;
     fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))?;
     info!(folder = %folder.display(), "removed");

@@ -10,6 +10,7 @@ use kit::{
     life::Shutdown,
     tls::{self, ClientTls, Clients, Identity},
 };
+use kubelet::runtime::fake::Fake;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 
@@ -191,24 +192,16 @@ impl House {
 
     async fn kubelet(&self, shutdown: Shutdown) -> Result<()> {
         let settings = &self.settings;
-        let (runtime, pause_binary) = match settings.runtime {
+        let pause_binary = match settings.runtime {
             RuntimeChoice::None => return Ok(()),
-            RuntimeChoice::Fake => (kubelet::RuntimeChoice::Fake(kubelet::runtime::fake::Fake::default()), None),
-            RuntimeChoice::Docker => {
-                let socket = settings.docker_socket.clone();
-                (kubelet::RuntimeChoice::Docker { socket }, Some(settings.pause_binary()?))
-            }
+            RuntimeChoice::Fake => None,
+            RuntimeChoice::Docker => Some(settings.pause_binary()?),
         };
         let options = kubelet::Options {
-            node_name: settings.node_name(),
-            runtime,
             pause_binary,
-            root_dir: settings.directories().kubelet(),
-            node_ip: Some(settings.advertise_address()),
             listen: Some(settings.listen(settings.ports.kubelet_port)),
             tls: Some(Arc::new(self.kubelet_tls(&Role::Kubelet)?)),
-            cluster_cidr: settings.pod_cidr,
-            ..kubelet::Options::default()
+            ..kubelet_options(settings)
         };
         kubelet::run(options, self.client(&Role::Kubelet)?, shutdown).await
     }
@@ -218,7 +211,7 @@ impl House {
         let capacity = [("cpu", "64"), ("memory", "256Gi"), ("pods", "1000")];
         let options = kubelet::Options {
             node_name: node.to_owned(),
-            runtime: kubelet::RuntimeChoice::Fake(kubelet::runtime::fake::Fake::default()),
+            runtime: kubelet::RuntimeChoice::Fake(Fake::default()),
             root_dir: self.settings.directories().root.join("hollow").join(node),
             node_ip: Some(self.settings.advertise_address()),
             cluster_cidr: self.settings.pod_cidr,
@@ -300,5 +293,20 @@ impl House {
         TcpListener::bind(address).await.with_context(|| {
             format!("listen on {address} for the {}: free the port, or choose another with {}", port.name, port.flag)
         })
+    }
+}
+
+/// What running and cleaning up after a kubelet must agree on.
+pub fn kubelet_options(settings: &Settings) -> kubelet::Options {
+    kubelet::Options {
+        node_name: settings.node_name(),
+        runtime: match settings.runtime {
+            RuntimeChoice::Docker => kubelet::RuntimeChoice::Docker { socket: settings.docker_socket.clone() },
+            RuntimeChoice::Fake | RuntimeChoice::None => kubelet::RuntimeChoice::Fake(Fake::default()),
+        },
+        root_dir: settings.directories().kubelet(),
+        node_ip: Some(settings.advertise_address()),
+        cluster_cidr: settings.pod_cidr,
+        ..kubelet::Options::default()
     }
 }

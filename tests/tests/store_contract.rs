@@ -2,6 +2,8 @@
 //! in one form only would let the apiserver depend on where its store runs.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use apiserver::{
     Options, Server,
     api::RequestContext,
@@ -30,7 +32,12 @@ use proto::{
     mvccpb::{KeyValue, event::EventType},
 };
 use rustls::{AlertDescription, pki_types::ServerName};
-use tests::{PATIENCE, cluster::quiet_settings, eventually, stores::Form};
+use tests::{
+    PATIENCE,
+    cluster::quiet_settings,
+    eventually,
+    stores::{Form, Standing},
+};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 use tokio_rustls::TlsConnector;
 use tonic::{Code, Status};
@@ -72,10 +79,7 @@ async fn keeps_the_contract(form: Form) {
         a_lease_ends_by_itself,
         the_status_names_leader_and_revision,
     );
-    let store = standing.stop().await;
-    if form != Form::Etcd {
-        a_stopped_store_is_unavailable(&*store).await;
-    }
+    a_store_that_stops_lets_nobody_wait(standing).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -544,9 +548,33 @@ async fn the_status_names_leader_and_revision(store: &dyn Store) {
     assert_eq!((read.cluster_id, read.member_id), (header.cluster_id, header.member_id));
 }
 
-async fn a_stopped_store_is_unavailable(store: &dyn Store) {
-    assert_eq!(refusal(store.txn(create("stopped/a", "1")).await).0, Code::Unavailable);
-    assert_eq!(refusal(store.range(key("stopped/a")).await).0, Code::Unavailable);
+async fn a_store_that_stops_lets_nobody_wait(standing: Standing) {
+    let mut stream = watch(&*standing.store, watching("stop/")).await;
+    let lease = standing.store.lease_grant(600).await.unwrap();
+    let writers: Vec<_> =
+        (0..8).map(|writer| tokio::spawn(write_until_refused(standing.store.clone(), writer))).collect();
+    next(&mut stream).await;
+
+    let store = standing.stop().await;
+    for writer in writers {
+        let (code, text) = writer.await.unwrap();
+        assert_eq!(code, Code::Unavailable, "to a request under way: {text}");
+    }
+    let rest = async { while let Some(Ok(_)) = stream.next().await {} };
+    tokio::time::timeout(PATIENCE, rest).await.expect("a watch ends with its store");
+    assert_eq!(refusal(store.txn(create("stop/a", "1")).await).0, Code::Unavailable);
+    assert_eq!(refusal(store.range(key("stop/a")).await).0, Code::Unavailable);
+    assert_eq!(refusal(store.lease_keep_alive(lease).await).0, Code::Unavailable, "a store that is away ends no lease");
+}
+
+async fn write_until_refused(store: Arc<dyn Store>, writer: usize) -> (Code, String) {
+    let name = format!("stop/{writer}");
+    loop {
+        let request = TxnRequest { success: vec![put_op(&name, "1", 0)], ..TxnRequest::default() };
+        if let Err(status) = store.txn(request).await {
+            return (status.code(), status.message().to_owned());
+        }
+    }
 }
 
 // Words for the above.

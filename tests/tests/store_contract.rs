@@ -537,7 +537,7 @@ async fn a_lease_ends_by_itself(store: &dyn Store) {
 async fn the_status_names_leader_and_revision(store: &dyn Store) {
     let newest = put(store, "status/a", "1").await;
     let status = store.status().await.unwrap();
-    let header = status.header.clone().unwrap();
+    let header = status.header.unwrap();
     assert_eq!(header.revision, newest);
     assert_eq!(status.leader, header.member_id, "a store of one leads itself: {status:?}");
     assert!(header.cluster_id != 0 && header.member_id != 0 && status.raft_term > 0, "{status:?}");

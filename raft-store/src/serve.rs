@@ -14,11 +14,11 @@ use proto::etcdserverpb::{
     maintenance_server::MaintenanceServer, watch_server::WatchServer,
 };
 use tokio::net::TcpListener;
-use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tokio_stream::Stream;
 use tonic::{
     Status,
     service::{Routes, RoutesBuilder},
-    transport::Server,
+    transport::{Server, server::TcpIncoming},
 };
 
 pub use rustls::ServerConfig;
@@ -55,7 +55,10 @@ impl Node {
         let stop = async move { stop.triggered().await };
         match tls {
             Some(tls) => server.serve_with_incoming_shutdown(kit::grpc::accept(listener, tls, shutdown), stop).await,
-            None => server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop).await,
+            None => {
+                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                server.serve_with_incoming_shutdown(incoming, stop).await
+            }
         }
         .context("serve the store")
     }

@@ -43,7 +43,7 @@ fn name(value: &Value) -> &str {
     value["name"].as_str().unwrap()
 }
 
-fn dependencies<'a>(package: &'a Value) -> impl Iterator<Item = &'a str> {
+fn dependencies(package: &Value) -> impl Iterator<Item = &str> {
     package["dependencies"].as_array().unwrap().iter().filter(|dependency| dependency["kind"].is_null()).map(name)
 }
 

@@ -1,4 +1,5 @@
 //! The real server keeps the contract that the fake keeps, so that tests over the fake say something about the house.
+#![allow(clippy::unwrap_used)]
 
 use tests::cluster::Cluster;
 

@@ -80,7 +80,8 @@ async fn a_replication_controller_becomes_ready_pods_behind_a_service() {
         let mut found: Vec<String> =
             slices.iter().flat_map(|slice| &slice.endpoints).flat_map(|endpoint| endpoint.addresses.clone()).collect();
         let mut wanted = addresses.clone();
-        (found.sort(), wanted.sort());
+        found.sort();
+        wanted.sort();
         (found == wanted).then_some(())
     })
     .await;

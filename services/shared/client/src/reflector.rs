@@ -267,8 +267,11 @@ pub(crate) type Step = Box<dyn FnOnce(&mut Shelves, &mut Vec<Notice>) + Send>;
 /// What one change means to others.
 pub(crate) struct Notice {
     pub(crate) change: Change,
-    pub(crate) tell: Option<Box<dyn FnOnce(&Reflector) + Send>>,
+    pub(crate) tell: Option<Telling>,
 }
+
+/// Passes one change on to those who asked for its kind.
+pub(crate) type Telling = Box<dyn FnOnce(&Reflector) + Send>;
 
 /// The one task that writes the caches.
 struct Stream {

@@ -58,6 +58,10 @@ fn rules(cluster: Ipv4Net) -> [Vec<String>; 2] {
 async fn accept(cluster: Ipv4Net) {
     let has_chain = run("iptables", &["-w", "-n", "-L", "DOCKER-USER"]).await;
     let chain = if has_chain { "DOCKER-USER" } else { "FORWARD" };
+    if !has_chain && forwards_everything().await {
+        // The first rule would make a table that stays behind when the rule goes.
+        return;
+    }
     for rule in rules(cluster) {
         if iptables("-C", chain, &rule).await {
             continue;
@@ -66,6 +70,16 @@ async fn accept(cluster: Ipv4Net) {
             debug!(chain, "iptables did not take the rule for pods; without iptables none is needed");
         }
     }
+}
+
+/// Whether the machine's firewall lets everything pass: no rule, and a policy that accepts.
+async fn forwards_everything() -> bool {
+    let listed = Command::new("iptables").args(["-w", "-S", "FORWARD"]).stdin(Stdio::null()).output().await;
+    listed.is_ok_and(|listed| is_open(&String::from_utf8_lossy(&listed.stdout)))
+}
+
+fn is_open(rules: &str) -> bool {
+    rules.trim() == "-P FORWARD ACCEPT"
 }
 
 async fn iptables(verb: &str, chain: &str, rule: &[String]) -> bool {
@@ -107,4 +121,17 @@ async fn nft(script: &str) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::Refused(format!("nft refused the pods' table: {}", String::from_utf8_lossy(&output.stderr).trim())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_empty_chain_that_accepts_needs_no_rule_for_pods() {
+        assert!(is_open("-P FORWARD ACCEPT\n"));
+        assert!(!is_open("-P FORWARD DROP\n"));
+        assert!(!is_open("-P FORWARD ACCEPT\n-A FORWARD -j DOCKER-USER\n"));
+        assert!(!is_open(""));
+    }
 }

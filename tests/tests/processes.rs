@@ -17,12 +17,14 @@ use tests::{
     eventually,
 };
 
-fn admin(settings: &Settings) -> Client {
-    House::new(settings.clone()).client_as(&Holder::Admin).unwrap()
-}
-
-async fn answers(client: &Client) {
-    eventually("the API answers", || async { client.get::<Namespace>("", "default").await.ok() }).await;
+/// A client of a server that has just been started: its certificates are being made, and its API opened.
+async fn answering(settings: &Settings) -> Client {
+    eventually("the API answers", || async {
+        let client = House::new(settings.clone()).client_as(&Holder::Admin).ok()?;
+        client.get::<Namespace>("", "default").await.ok()?;
+        Some(client)
+    })
+    .await
 }
 
 fn pod(name: &str) -> Pod {
@@ -66,8 +68,7 @@ async fn every_role_runs_as_a_process_of_its_own_and_only_the_store_opens_the_st
         })
         .collect();
 
-    let client = admin(&settings);
-    answers(&client).await;
+    let client = answering(&settings).await;
     client.create(&pod("lonely")).await.unwrap();
     let placed = runs(&client, "lonely").await;
     assert_eq!(placed.spec.unwrap().node_name, "n1");
@@ -98,8 +99,7 @@ async fn nothing_acknowledged_is_lost_when_the_server_is_killed_during_writes() 
     let mut acknowledged = BTreeSet::new();
     for round in 0..3 {
         let mut process = Process::forestay(&up_arguments(&settings, &[]), &log);
-        let client = admin(&settings);
-        answers(&client).await;
+        let client = answering(&settings).await;
         let writers: Vec<_> = (0..8)
             .map(|writer| tokio::spawn(write_until_failure(client.clone(), format!("r{round}-w{writer}"))))
             .collect();
@@ -114,8 +114,7 @@ async fn nothing_acknowledged_is_lost_when_the_server_is_killed_during_writes() 
         }
     }
     let mut process = Process::forestay(&up_arguments(&settings, &[]), &log);
-    let client = admin(&settings);
-    answers(&client).await;
+    let client = answering(&settings).await;
     let (maps, _) = client.list::<ConfigMap>("default", Selection::default()).await.unwrap();
     let found: BTreeSet<String> = maps.iter().map(|map| map.meta().name.clone()).collect();
     let lost: Vec<_> = acknowledged.difference(&found).collect();
@@ -142,17 +141,11 @@ async fn a_second_server_on_the_same_folder_is_refused_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let settings = quiet_settings(folder.path(), &[]);
     let mut first = Process::forestay(&up_arguments(&settings, &[]), &folder.path().join("first"));
-    answers_after_start(&settings).await;
+    answering(&settings).await;
     let log = folder.path().join("second");
     let mut second = Process::forestay(&up_arguments(&settings, &[]), &log);
     eventually("the second gives up", || std::future::ready((!second.is_running()).then_some(()))).await;
     let said = fs::read_to_string(&log).unwrap();
     assert!(said.contains("in use by another forestay"), "{said}");
     assert_eq!(first.terminate(), Some(0));
-}
-
-async fn answers_after_start(settings: &Settings) {
-    let kubeconfig = settings.directories().admin_kubeconfig();
-    eventually("the kubeconfig is written", || std::future::ready(kubeconfig.exists().then_some(()))).await;
-    answers(&admin(settings)).await;
 }

@@ -53,7 +53,7 @@ fn open_files(process: u32, folder: &Path) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_role_runs_as_a_process_of_its_own_and_only_the_store_opens_the_stores_files() {
+async fn roles_of_their_own_processes_keep_the_contract_and_only_the_store_opens_its_files() {
     let folder = tempfile::tempdir().unwrap();
     let settings = quiet_settings(folder.path(), &[]);
     up::init(&settings).unwrap();
@@ -69,6 +69,7 @@ async fn every_role_runs_as_a_process_of_its_own_and_only_the_store_opens_the_st
         .collect();
 
     let client = answering(&settings).await;
+    client::contract::all(&client).await;
     client.create(&pod("lonely")).await.unwrap();
     let placed = runs(&client, "lonely").await;
     assert_eq!(placed.spec.unwrap().node_name, "n1");

@@ -1,6 +1,6 @@
 //! Says early, and in words, where the static libraries of RocksDB are missing: the linker's own message helps nobody.
 //!
-//! `.cargo/config.toml` and `deploy/lib/env.sh` set the folders; on Debian they are `/usr/lib/<triplet>`, which follows
+//! `.cargo/config.toml` and `deploy/lib/machine.sh` set the folders; on Debian they are `/usr/lib/<triplet>`, which follows
 //! from the target.
 
 use std::{env, path::Path};

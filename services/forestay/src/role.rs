@@ -156,7 +156,7 @@ impl House {
         let options = apiserver::Options {
             service_cidr: settings.service_cidr,
             advertise: Some((settings.advertise_address(), settings.ports.api_port)),
-            compaction_interval: Duration::from_secs(settings.compaction_seconds),
+            compaction_interval: settings.compaction_interval(),
             garbage_collection: true,
             kubelets: Some(ClientTls { ca_pem: cluster_ca.clone(), identity: Some(kubelets) }),
             ..apiserver::Options::default()

@@ -15,7 +15,7 @@ use proto::{
         meta::v1::{DeleteOptions, ObjectMeta},
     },
 };
-use tests::{cluster::Cluster, eventually};
+use tests::{PATIENCE, cluster::Cluster, eventually, scene, within};
 
 fn labels() -> BTreeMap<String, String> {
     [("app".to_owned(), "web".to_owned())].into()
@@ -53,11 +53,15 @@ async fn ready_pods(client: &Client) -> Vec<Pod> {
 }
 
 async fn ready(client: &Client, count: usize) -> Vec<Pod> {
-    eventually(&format!("{count} pods are ready"), || async {
+    let found = within(PATIENCE, || async {
         let pods = ready_pods(client).await;
         (pods.len() == count).then_some(pods)
     })
-    .await
+    .await;
+    match found {
+        Some(pods) => pods,
+        None => panic!("{count} pods did not become ready:\n{}", scene(client).await),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,8 +13,9 @@ use proto::{
     },
 };
 use tests::{
+    PATIENCE,
     cluster::{Process, quiet_settings, role_arguments, up_arguments},
-    eventually,
+    eventually, scene, within,
 };
 
 /// A client of a server that has just been started: its certificates are being made, and its API opened.
@@ -38,11 +39,15 @@ fn pod(name: &str) -> Pod {
 }
 
 async fn runs(client: &Client, name: &str) -> Pod {
-    eventually("the pod runs", || async {
+    let found = within(PATIENCE, || async {
         let pod = client.get::<Pod>("default", name).await.ok()?;
         model::pod::is_ready(&pod).then_some(pod)
     })
-    .await
+    .await;
+    match found {
+        Some(pod) => pod,
+        None => panic!("the pod does not run:\n{}", scene(client).await),
+    }
 }
 
 /// Files a process holds open below a folder.

@@ -81,7 +81,7 @@ async fn start(options: &Options, client: Client, tasks: &Tasks, shutdown: Shutd
     let recorder = Recorder::start(client.clone(), "kubelet", &options.node_name, tasks, shutdown.clone());
     let events = Events::new(recorder, is_hollow);
 
-    let health = facts::health(None, &options.root_dir);
+    let health = Health::of(options, None);
     let node = register(&profile, &client, &health).await;
     events.node(&node, "Starting", "Starting kubelet.");
     let renewal = lease::Renewal {

@@ -96,9 +96,16 @@ fn first_interface_ip() -> Option<IpAddr> {
 }
 
 const MEMORY_AVAILABLE_MIN: u64 = 100 << 20;
-/// Below one twentieth of free space images and logs no longer fit.
+/// Below one twentieth of free space images and logs no longer fit on a small disk ...
 const DISK_SHARE_MIN: u64 = 20;
+/// ... while on a large one a twentieth is room for thousands of them: below this they fit on none.
+const DISK_AVAILABLE_MIN: u64 = 2 << 30;
 const PIDS_SHARE_MIN: u64 = 10;
+
+/// Whether so few free bytes keep pods away.
+fn is_disk_pressed(total: u64, free: u64) -> bool {
+    free < (total / DISK_SHARE_MIN).min(DISK_AVAILABLE_MIN)
+}
 
 /// How the machine is now.
 pub fn health(runtime_trouble: Option<String>, disk: &Path) -> Health {
@@ -108,7 +115,7 @@ pub fn health(runtime_trouble: Option<String>, disk: &Path) -> Health {
     Health {
         not_ready: runtime_trouble,
         memory_pressure: meminfo("MemAvailable") < MEMORY_AVAILABLE_MIN,
-        disk_pressure: disk_space(disk).is_some_and(|(total, free)| free < total / DISK_SHARE_MIN),
+        disk_pressure: disk_space(disk).is_some_and(|(total, free)| is_disk_pressed(total, free)),
         pid_pressure: processes > processes_max - processes_max / PIDS_SHARE_MIN,
     }
 }
@@ -122,6 +129,16 @@ mod tests {
         let text = "MemTotal:       24684160 kB\nMemAvailable:    1024 kB\n";
         assert_eq!(meminfo_in(text, "MemAvailable"), 1 << 20);
         assert_eq!(meminfo_in(text, "SwapTotal"), 0);
+    }
+
+    /// A disk of 252 GB with 12 GB left kept every pod waiting, while images and logs had all the room they need.
+    #[test]
+    fn a_disk_is_pressed_by_what_is_left_of_it() {
+        const GIB: u64 = 1 << 30;
+        assert!(!is_disk_pressed(252 * GIB, 12 * GIB));
+        assert!(is_disk_pressed(252 * GIB, GIB));
+        assert!(!is_disk_pressed(10 * GIB, GIB));
+        assert!(is_disk_pressed(10 * GIB, GIB / 4));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use proto::{
 use tokio::sync::watch;
 
 use crate::{
-    Options,
+    Options, RuntimeChoice,
     pod::status::time,
     runtime::{Image, Version},
 };
@@ -38,6 +38,18 @@ pub struct Health {
     pub memory_pressure: bool,
     pub disk_pressure: bool,
     pub pid_pressure: bool,
+}
+
+impl Health {
+    /// How the machine is now; a hollow node has no disk and no memory that could run out.
+    pub fn of(options: &Options, runtime_trouble: Option<String>) -> Self {
+        match options.runtime {
+            RuntimeChoice::Docker { .. } => facts::health(runtime_trouble, &options.root_dir),
+            RuntimeChoice::Fake(_) => {
+                Self { not_ready: runtime_trouble, memory_pressure: false, disk_pressure: false, pid_pressure: false }
+            }
+        }
+    }
 }
 
 /// What the node's object is made from.
@@ -262,7 +274,7 @@ pub async fn keep_status(
     let mut told: Option<(Health, Vec<Image>)> = None;
     let mut told_at = tokio::time::Instant::now();
     loop {
-        let health = facts::health(trouble.borrow().clone(), &options.root_dir);
+        let health = Health::of(&options, trouble.borrow().clone());
         let images = runtime.images().await.unwrap_or_default();
         let is_news = told.as_ref().is_none_or(|told| *told != (health.clone(), images.clone()));
         if is_news || told_at.elapsed() >= options.status_interval {

@@ -35,7 +35,7 @@ use serde_json::Value;
 use self::{accept::Discovery as Form, answer::Wanted, discovery::Discovery, path::Path, query::Query};
 use crate::{
     api::{Api, RequestContext},
-    gate::authz::decide_path,
+    gate::{authn::acting, authz::decide_path},
     refusal::{Refusal, Result},
 };
 
@@ -63,6 +63,10 @@ async fn serve(State(door): State<Door>, request: Request) -> Response {
 async fn dispatch(door: &Door, request: Request) -> Result<Response> {
     let context = request.extensions().get::<Arc<RequestContext>>().cloned();
     let context = context.unwrap_or_else(|| Arc::new(RequestContext::anonymous()));
+    let context = match acting(&context, request.headers())? {
+        Some(other) => Arc::new(other),
+        None => context,
+    };
     let (parts, body) = request.into_parts();
     match path::parse(parts.uri.path()) {
         Some(Path::Object(object)) => objects::serve(&door.api, &context, &object, parts, body).await,

@@ -1,9 +1,9 @@
 //! Request bodies: read within a bound, and turned into a message's bytes.
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use proto::{
     codec::{self, MessageId},
     envelope,
@@ -17,6 +17,9 @@ use crate::{
 
 /// The largest body that is read.
 pub const SIZE_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// What is read of a body that is too large, and thrown away: a client of HTTP/1.1 looks for an answer only once it has
+/// sent everything, and would otherwise see nothing but a broken connection.
+const DISCARDED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A message in a request, and what its form said that the message cannot hold.
 #[derive(Debug)]
@@ -30,17 +33,28 @@ pub struct Received {
 ///
 /// # Errors
 /// 413 beyond [`SIZE_BYTES_MAX`]; 400 where the client breaks off.
-pub async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes> {
+pub async fn read(headers: &HeaderMap, mut body: Body) -> Result<Bytes> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: usize| length > SIZE_BYTES_MAX) {
-        return Err(Refusal::too_large(announced.unwrap_or_default(), SIZE_BYTES_MAX));
+    let waits_for_consent = headers.contains_key(header::EXPECT);
+    if let Some(length) = announced.filter(|length: &usize| waits_for_consent && *length > SIZE_BYTES_MAX) {
+        return Err(Refusal::too_large(length, SIZE_BYTES_MAX));
     }
-    match Limited::new(body, SIZE_BYTES_MAX).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        // How much more would have come is not known; it is more than the limit.
-        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::too_large(SIZE_BYTES_MAX + 1, SIZE_BYTES_MAX)),
-        Err(error) => Err(Refusal::bad_request(format!("read the request's body: {error}"))),
+    let mut kept = BytesMut::new();
+    let mut size = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Refusal::bad_request(format!("read the request's body: {error}")))?;
+        let Ok(chunk) = frame.into_data() else { continue };
+        size += chunk.len();
+        if size <= SIZE_BYTES_MAX {
+            kept.extend_from_slice(&chunk);
+        } else if size > DISCARDED_BYTES_MAX {
+            break;
+        }
     }
+    if size > SIZE_BYTES_MAX {
+        return Err(Refusal::too_large(announced.unwrap_or(size).max(size), SIZE_BYTES_MAX));
+    }
+    Ok(kept.freeze())
 }
 
 /// Turns a body into the message of the kind that is written at its path.
@@ -71,13 +85,19 @@ pub fn options(content_type: Option<&str>, body: &Bytes, message_name: &str) -> 
         return Ok(Bytes::new());
     }
     let unreadable = |error: &dyn std::fmt::Display| Refusal::bad_request(format!("read the {message_name}: {error}"));
+    let check_kind = |kind: &str| match kind {
+        kind if kind.is_empty() || kind == message_name => Ok(()),
+        other => Err(Refusal::bad_request(format!("{other} cannot be handled as {message_name}"))),
+    };
     let encoding = Encoding::of_body(content_type)?;
     if encoding == Encoding::Protobuf {
-        return envelope::unwrap(body).map(|(_, raw)| raw).map_err(|error| unreadable(&error));
+        let (named, raw) = envelope::unwrap(body).map_err(|error| unreadable(&error))?;
+        return check_kind(&named.kind).map(|()| raw);
     }
     let id = codec::schema().message(&format!("k8s.api.meta.v1.{message_name}"));
     let id = id.ok_or_else(|| Refusal::internal(format!("the schema has no {message_name}")))?;
     let json = as_json(encoding, body)?;
+    check_kind(&codec::type_meta(&json).map_err(|error| unreadable(&error))?.kind)?;
     message(&json, id, FieldValidation::Ignore, |error| unreadable(error)).map(|received| received.raw)
 }
 
@@ -240,16 +260,34 @@ mod tests {
         let raw = options(Some("application/json"), &body, "DeleteOptions").unwrap();
         assert_eq!(DeleteOptions::decode(raw).unwrap().propagation_policy.as_deref(), Some("Background"));
         assert_eq!(options(None, &Bytes::from_static(b"{]"), "DeleteOptions").unwrap_err().code(), 400);
+        let other = Bytes::from_static(br#"{"kind":"ConfigMap","apiVersion":"v1"}"#);
+        assert_eq!(
+            options(None, &other, "DeleteOptions").unwrap_err().message(),
+            "ConfigMap cannot be handled as DeleteOptions"
+        );
+        let wrapped = Bytes::from(envelope::wrap("v1", "ConfigMap", &[]));
+        let protobuf = Some("application/vnd.kubernetes.protobuf");
+        assert_eq!(options(protobuf, &wrapped, "DeleteOptions").unwrap_err().code(), 400);
     }
 
     #[tokio::test]
-    async fn a_body_beyond_the_bound_names_size_and_limit() {
+    async fn a_body_beyond_the_bound_is_read_to_its_end_and_named_by_size_and_limit() {
+        let sent =
+            Body::from_stream(futures::stream::iter((0..4).map(|_| Ok::<_, std::io::Error>(vec![b'x'; 1 << 20]))));
+        let refusal = read(&HeaderMap::new(), sent).await.unwrap_err();
+        assert_eq!(refusal.code(), 413);
+        assert!(refusal.message().contains("4194304") && refusal.message().contains("3145728"), "{refusal}");
+        let all = read(&HeaderMap::new(), Body::from(vec![b'x'; SIZE_BYTES_MAX])).await.unwrap();
+        assert_eq!(all.len(), SIZE_BYTES_MAX);
+        // Nobody reads without end: beyond the bound the announced size is believed.
         let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_LENGTH, "4000000".parse().unwrap());
-        let refusal = read(&headers, Body::empty()).await.unwrap_err();
-        assert_eq!(refusal.code(), 413);
-        assert!(refusal.message().contains("4000000") && refusal.message().contains("3145728"), "{refusal}");
-        let refusal = read(&HeaderMap::new(), Body::from(vec![b'x'; SIZE_BYTES_MAX + 1])).await.unwrap_err();
-        assert_eq!(refusal.code(), 413);
+        headers.insert(header::CONTENT_LENGTH, "1000000000".parse().unwrap());
+        let endless = Body::from_stream(futures::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b'x'; 1 << 20])));
+        let refusal = read(&headers, endless).await.unwrap_err();
+        assert!(refusal.message().contains("1000000000"), "{refusal}");
+        // Who asks first need not send at all.
+        headers.insert(header::EXPECT, "100-continue".parse().unwrap());
+        let never = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+        assert_eq!(read(&headers, never).await.unwrap_err().code(), 413);
     }
 }

@@ -68,19 +68,19 @@ impl Refusal {
 
     /// The object breaks its kind's rules; every cause names one field.
     pub fn invalid(resource: &ResourceInfo, name: &str, causes: Vec<StatusCause>) -> Self {
+        Self::invalid_kind(&resource.resource.group, &resource.resource.kind, name, causes)
+    }
+
+    /// As [`Refusal::invalid`], for what is no resource: the options of a request.
+    pub fn invalid_kind(group: &str, kind: &str, name: &str, causes: Vec<StatusCause>) -> Self {
         let texts: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
         let text = if let [only] = texts.as_slice() { only.clone() } else { format!("[{}]", texts.join(", ")) };
-        let kind = &resource.resource.kind;
-        let qualified = if resource.resource.group.is_empty() {
-            kind.clone()
-        } else {
-            format!("{kind}.{}", resource.resource.group)
-        };
+        let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let mut refusal = Self::new(422, "Invalid", format!("{qualified} {name:?} is invalid: {text}"));
         refusal.0.details = Some(StatusDetails {
             name: name.to_owned(),
-            group: resource.resource.group.clone(),
-            kind: kind.clone(),
+            group: group.to_owned(),
+            kind: kind.to_owned(),
             causes,
             ..StatusDetails::default()
         });

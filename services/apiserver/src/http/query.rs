@@ -208,12 +208,8 @@ fn forbidden(field: &str, why: &str) -> Refusal {
 }
 
 fn invalid(field: &str, reason: &str, message: String) -> Refusal {
-    let text = format!("ListOptions.meta.k8s.io \"\" is invalid: {field}: {message}");
     let cause = StatusCause { reason: reason.to_owned(), message, field: field.to_owned() };
-    let mut status = Refusal::new(422, "Invalid", text).with_causes(vec![cause]).into_status();
-    let details = status.details.get_or_insert_default();
-    (details.group, details.kind) = ("meta.k8s.io".to_owned(), "ListOptions".to_owned());
-    Refusal::from_status(status)
+    Refusal::invalid_kind("meta.k8s.io", "ListOptions", "", vec![cause])
 }
 
 #[cfg(test)]

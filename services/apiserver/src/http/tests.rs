@@ -365,6 +365,55 @@ async fn scale_is_a_kind_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_misspelt_wish_deletes_nothing() {
+    let door = Door::open().await;
+    door.map("a").await;
+    let one = format!("{MAPS}/a");
+    expect![[
+        r#"422 Invalid: DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "Orphans": supported values: "Background", "Foreground", "Orphan""#
+    ]]
+    .assert_eq(&refused(door.json("DELETE", &one, json!({ "propagationPolicy": "Orphans" })).await));
+    let both = json!({ "propagationPolicy": "Orphan", "orphanDependents": true });
+    assert_eq!(door.json("DELETE", &one, both).await.0, 422);
+    assert_eq!(door.json("DELETE", &one, json!({ "dryRun": ["all"] })).await.0, 422);
+    assert_eq!(door.json("DELETE", &one, json!({ "kind": "ConfigMap", "apiVersion": "v1" })).await.0, 400);
+    assert_eq!(door.json("DELETE", MAPS, json!({ "propagationPolicy": "Orphans" })).await.0, 422);
+    assert_eq!(door.json("DELETE", &one, json!({ "dryRun": ["All"] })).await.0, 200);
+    assert_eq!(door.get(&one).await.0, 200);
+}
+
+#[tokio::test]
+async fn who_acts_as_another_may_what_the_other_may() {
+    let door = Door::open().await;
+    let as_jane = [("impersonate-user", "jane"), ("impersonate-group", "devs")];
+    expect![[
+        r#"403 Forbidden: configmaps is forbidden: User "jane" cannot list resource "configmaps" in API group "" in the namespace "default""#
+    ]]
+    .assert_eq(&refused(read(door.send("GET", MAPS, &as_jane, "").await).await));
+    let review = door.send("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", &as_jane, "{}").await;
+    let (_, review) = read(review).await;
+    assert_eq!(review["status"]["userInfo"]["username"], "jane", "{review}");
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_to_a_node_and_evicted_by_its_own_name() {
+    let door = Door::open().await;
+    let body = json!({ "metadata": { "name": "p" }, "spec": { "containers": [{ "name": "c", "image": "i" }] } });
+    let pods = "/api/v1/namespaces/default/pods";
+    assert_eq!(door.json("POST", pods, body).await.0, 201);
+    let binding = format!("{pods}/p/binding");
+    expect![[r#"422 Invalid: Binding "p" is invalid: [target.kind: Unsupported value: "Pod": supported values: "Node", "<empty>", target.name: Required value]"#]]
+        .assert_eq(&refused(door.json("POST", &binding, json!({ "target": { "kind": "Pod" } })).await));
+    let bound = door.json("POST", &binding, json!({ "target": { "kind": "Node", "name": "n1" } })).await;
+    assert_eq!(bound.0, 201, "{}", bound.1);
+    let eviction = format!("{pods}/p/eviction");
+    let other = json!({ "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": "q" } });
+    expect!["400 BadRequest: the name of the object (q) does not match the name on the URL (p)"]
+        .assert_eq(&refused(door.json("POST", &eviction, other).await));
+    assert!(door.get(&format!("{pods}/p")).await.1["metadata"]["deletionTimestamp"].is_null());
+}
+
+#[tokio::test]
 async fn a_collection_is_deleted_by_its_labels() {
     let door = Door::open().await;
     for name in ["a", "b"] {

@@ -15,7 +15,7 @@ use crate::{
     api::{Api, Form, PodBinding, RequestContext, Stored, Target, WriteOptions, Written},
     gate::authz::Verb,
     refusal::{Refusal, Result},
-    registry::meta,
+    registry::{Causes, meta},
 };
 
 /// Bindings of one call that are proposed side by side: the store shares one append and one fsync among them.
@@ -49,7 +49,7 @@ impl Api {
         let mut sent = Binding::decode(raw)
             .map_err(|error| Refusal::bad_request(format!("the object is not a v1 Binding: {error}")))?;
         meta::place(sent.metadata.get_or_insert_default(), &target)?;
-        let node = sent.target.as_ref().map(|target| target.name.clone()).unwrap_or_default();
+        let node = bound_to(&sent)?;
         let place = sent.metadata.clone().unwrap_or_default();
         let binding = PodBinding { namespace: place.namespace, name: place.name.clone(), uid: place.uid, node };
         let target = Target { name: &place.name, ..target };
@@ -62,7 +62,7 @@ impl Api {
     async fn bind_pod(&self, target: &Target<'_>, binding: &PodBinding, dry_run: bool) -> Result<Stored> {
         let served = self.served(target)?;
         if binding.name.is_empty() || binding.node.is_empty() {
-            return Err(Refusal::bad_request("a binding needs the pod's name and target.name, the node"));
+            return Err(Refusal::bad_request("a binding needs the names of the pod and of the node"));
         }
         let now = self.now();
         let change = Change { served, namespace: target.namespace, name: target.name, mode: Mode::Internal, dry_run };
@@ -86,8 +86,9 @@ impl Api {
         options: &WriteOptions,
     ) -> Result<Written> {
         self.authorize(context, Verb::Create, &target)?;
-        let sent = Eviction::decode(raw)
+        let mut sent = Eviction::decode(raw)
             .map_err(|error| Refusal::bad_request(format!("the object is not a policy/v1 Eviction: {error}")))?;
+        meta::place(sent.metadata.get_or_insert_default(), &target)?;
         let mut wish = sent.delete_options.clone().unwrap_or_default();
         if options.dry_run {
             wish.dry_run = vec!["All".to_owned()];
@@ -98,6 +99,26 @@ impl Api {
         let object = Stored::of_form(target.resource, form, deleted.object.revision, Bytes::from(sent.encode_to_vec()));
         Ok(Written { object, created: true, warnings: Vec::new() })
     }
+}
+
+/// The node a binding names.
+///
+/// # Errors
+/// 422 where it names none, or something else than a node.
+fn bound_to(binding: &Binding) -> Result<String> {
+    let target = binding.target.clone().unwrap_or_default();
+    let mut causes = Causes::default();
+    if !matches!(target.kind.as_str(), "" | "Node") {
+        causes.not_supported("target.kind", &target.kind, &["Node", "<empty>"]);
+    }
+    if target.name.is_empty() {
+        causes.required("target.name", "");
+    }
+    if causes.is_empty() {
+        return Ok(target.name);
+    }
+    let name = binding.metadata.as_ref().map(|meta| meta.name.as_str()).unwrap_or_default();
+    Err(Refusal::invalid_kind("", "Binding", name, causes.into_causes()))
 }
 
 /// Puts a pod on a node, once.

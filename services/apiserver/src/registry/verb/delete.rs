@@ -10,13 +10,14 @@ use crate::{
     api::{Api, Deleted, ListOptions, RequestContext, Selection, Stored, Target},
     gate::authz::{Verb, Verdict},
     refusal::{Refusal, Result},
-    registry::{Record, Served},
+    registry::{Causes, Record, Served},
     storage::{Entry, Outcome, Write},
 };
 
 const ATTEMPTS: usize = 32;
 /// Namespaces the cluster cannot be without.
 const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
+const POLICIES: &[&str] = &["Background", "Foreground", "Orphan"];
 /// Objects listed at once while a collection is deleted.
 const COLLECTION_PAGE: i64 = 500;
 
@@ -24,7 +25,7 @@ impl Api {
     /// Deletes an object, or marks it where finalizers or a grace period keep it.
     ///
     /// # Errors
-    /// 403, 404, 409 where a precondition does not hold.
+    /// 403, 404, 409 where a precondition does not hold, 422 for options that are none.
     pub async fn delete(
         &self,
         context: &RequestContext,
@@ -37,6 +38,7 @@ impl Api {
         if !target.subresource.is_empty() {
             return Err(Refusal::method_not_supported(target.resource, "delete"));
         }
+        check_options(options)?;
         self.delete_record(served, target.namespace, target.name, options, &verdict).await
     }
 
@@ -108,6 +110,7 @@ impl Api {
             return Err(Refusal::method_not_supported(target.resource, "deletecollection"));
         }
         let verdict = self.authorize(context, Verb::DeleteCollection, &target)?;
+        check_options(options)?;
         let mut deleted = Vec::new();
         let mut page = ListOptions { selection: selection.clone(), limit: COLLECTION_PAGE, ..ListOptions::default() };
         loop {
@@ -126,6 +129,25 @@ impl Api {
             page.continue_ = listed.continue_;
         }
     }
+}
+
+/// Refuses options that mean nothing: what was misspelt must not delete in another way than was meant.
+fn check_options(options: &DeleteOptions) -> Result<()> {
+    let mut causes = Causes::default();
+    if let Some(policy) = &options.propagation_policy {
+        causes.one_of("propagationPolicy", policy, POLICIES);
+        if options.orphan_dependents.is_some() {
+            let detail = "orphanDependents and deletionPropagation cannot be both set";
+            causes.invalid("propagationPolicy", policy, detail);
+        }
+    }
+    for stage in options.dry_run.iter().filter(|stage| *stage != "All") {
+        causes.not_supported("dryRun", stage, &["All"]);
+    }
+    if causes.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::invalid_kind("meta.k8s.io", "DeleteOptions", "", causes.into_causes()))
 }
 
 /// What the wish to delete means for an object.

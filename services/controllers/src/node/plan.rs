@@ -169,6 +169,10 @@ fn tainted(node: &Arc<Node>, now: Timestamp) -> Option<(Node, String)> {
             taints.push(Taint { key: key.into(), effect: effect.into(), value: String::new(), time_added });
         }
     }
+    // Others set theirs without a time; how long a pod tolerates one is counted from it.
+    for taint in taints.iter_mut().filter(|taint| taint.effect == NO_EXECUTE) {
+        taint.time_added.get_or_insert(api_time(now));
+    }
     if *taints == before {
         return None;
     }

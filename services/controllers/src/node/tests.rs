@@ -133,6 +133,52 @@ fn a_pod_says_itself_how_long_it_tolerates_silence() {
 }
 
 #[test]
+fn a_taint_set_by_hand_drives_out_at_once_or_when_a_pods_tolerance_ends() {
+    let mut taken = node("True");
+    taken.spec.get_or_insert_default().taints.push(proto::k8s::core::v1::Taint {
+        key: "repair".into(),
+        effect: "NoExecute".into(),
+        ..Default::default()
+    });
+    let mut tolerant = member("tolerant");
+    tolerant.spec.as_mut().unwrap().tolerations.push(Toleration {
+        key: "repair".into(),
+        operator: "Exists".into(),
+        toleration_seconds: Some(60),
+        ..Default::default()
+    });
+    let first = plan(&silent_for(1, Some(taken), vec![member("strict"), tolerant.clone()]));
+    check(
+        first.clone(),
+        expect![[r#"
+        wake at 1970-01-12T13:47:19Z
+        update node/n1 taints=[repair:NoExecute]
+        event pod/strict Warning TaintManagerEviction: Marking for deletion Pod default/strict
+        delete pod/strict
+        wake at 1970-01-12T13:47:39Z
+    "#]],
+    );
+    // The node lives on: its signs of life do not move the end.
+    let Some(Action::Update(write)) = first.iter().find(|it| matches!(it, Action::Update(_))) else {
+        panic!("{first:?}")
+    };
+    let stamped: Node = write.object.decode_as().unwrap();
+    let later = Snapshot {
+        now: now() + SignedDuration::from_secs(60),
+        heard_at: now() + SignedDuration::from_secs(59),
+        ..silent_for(0, Some(stamped), vec![tolerant])
+    };
+    check(
+        plan(&later),
+        expect![[r#"
+        wake at 1970-01-12T13:48:19Z
+        event pod/tolerant Warning TaintManagerEviction: Marking for deletion Pod default/tolerant
+        delete pod/tolerant
+    "#]],
+    );
+}
+
+#[test]
 fn a_node_that_is_back_loses_our_taints_and_keeps_others() {
     let mut back = tainted(100);
     back.status = node("True").status;

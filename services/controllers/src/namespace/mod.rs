@@ -78,6 +78,10 @@ pub fn plan(Snapshot { namespace, contents, now }: &Snapshot) -> Vec<Action> {
         return Vec::new();
     }
     if contents.is_empty() {
+        // Where others still hold it, its status must not go on naming what is gone.
+        if let Some(told) = told(namespace, contents, *now).filter(|_| has_told(namespace)) {
+            return vec![told];
+        }
         let mut finalized = Namespace::clone(namespace);
         finalized.spec.get_or_insert_default().finalizers.retain(|finalizer| finalizer != FINALIZER);
         return vec![Action::update_part(&finalized, "finalize")];
@@ -113,6 +117,12 @@ fn delete(content: &Content, object: &Partial) -> Action {
     })
 }
 
+/// Whether its status says that something keeps it.
+fn has_told(namespace: &Namespace) -> bool {
+    let conditions = namespace.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    model::condition::is_true(conditions, REMAINING) || model::condition::is_true(conditions, FINALIZING)
+}
+
 /// Says in the status what keeps the namespace.
 fn told(namespace: &Arc<Namespace>, contents: &[Content], now: Timestamp) -> Option<Action> {
     let mut told = Namespace::clone(namespace);
@@ -131,12 +141,16 @@ fn told(namespace: &Arc<Namespace>, contents: &[Content], now: Timestamp) -> Opt
         .collect();
     finalizers.sort_unstable();
     finalizers.dedup();
-    let is_finalizing = !finalizers.is_empty();
+    let (is_finalizing, is_left) = (!finalizers.is_empty(), !left.is_empty());
     let remaining = NamespaceCondition {
         r#type: REMAINING.into(),
-        status: "True".into(),
-        reason: "SomeResourcesRemain".into(),
-        message: format!("Some resources are remaining: {}", left.join(", ")),
+        status: if is_left { "True" } else { "False" }.into(),
+        reason: if is_left { "SomeResourcesRemain" } else { "ContentRemoved" }.into(),
+        message: if is_left {
+            format!("Some resources are remaining: {}", left.join(", "))
+        } else {
+            "All content successfully removed".into()
+        },
         ..Default::default()
     };
     let finalizing = NamespaceCondition {
@@ -212,6 +226,24 @@ mod tests {
     fn an_empty_namespace_is_let_go() {
         check(
             plan(&snapshot(vec![])),
+            expect![[r#"
+            finalize namespace/web
+        "#]],
+        );
+    }
+
+    #[test]
+    fn an_emptied_namespace_that_others_hold_names_nothing_that_is_gone() {
+        let told = plan(&snapshot(vec![content("configmaps", "ConfigMap", &["m"])]));
+        let Action::UpdateStatus(write) = &told[0] else { panic!("a status: {told:?}") };
+        let mut emptied = Snapshot { namespace: Arc::new(write.object.decode_as().unwrap()), ..snapshot(vec![]) };
+        let told = plan(&emptied);
+        let [Action::UpdateStatus(write)] = told.as_slice() else { panic!("a status: {told:?}") };
+        emptied.namespace = Arc::new(write.object.decode_as().unwrap());
+        let conditions = emptied.namespace.status.clone().unwrap().conditions;
+        assert!(conditions.iter().all(|condition| condition.status == "False"), "{conditions:?}");
+        check(
+            plan(&emptied),
             expect![[r#"
             finalize namespace/web
         "#]],

@@ -85,9 +85,10 @@ fn namespace_of<K: Kind>(object: &K, name: &str) -> Vec<Key> {
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
+    use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::{ago, check, named};
+    use crate::testing::{World, acting, ago, check, named, settles};
 
     fn snapshot() -> Snapshot {
         Snapshot { namespace: Arc::new(named("web")), account: None, root_ca: None, root_ca_pem: "PEM".into() }
@@ -122,5 +123,29 @@ mod tests {
         let mut leaving: Namespace = named("web");
         leaving.meta_mut().deletion_timestamp = Some(ago(1));
         check(plan(&Snapshot { namespace: Arc::new(leaving), ..snapshot() }), expect![""]);
+    }
+
+    proptest! {
+        #[test]
+        fn furnishing_settles(
+            is_leaving: bool,
+            has_account: bool,
+            ca in proptest::option::of("PEM|other"),
+            pem in "PEM|",
+        ) {
+            let mut namespace: Namespace = named("default");
+            namespace.meta_mut().deletion_timestamp = is_leaving.then(|| ago(1));
+            let map = ca.map(|ca| ConfigMap { data: [(CA_KEY.into(), ca)].into(), ..named(ROOT_CA) });
+            let account: Option<ServiceAccount> = has_account.then(|| named(ACCOUNT));
+            let mut world = World::default().with(account).with(map);
+            let namespace = Arc::new(namespace);
+            let observe = |world: &World| Snapshot {
+                namespace: namespace.clone(),
+                account: world.get(ACCOUNT),
+                root_ca: world.get(ROOT_CA),
+                root_ca_pem: pem.as_str().into(),
+            };
+            settles(&mut world, 1, |world| plan(&observe(world)), &[acting::<ServiceAccount>, acting::<ConfigMap>]);
+        }
     }
 }

@@ -9,7 +9,9 @@ use proto::{
     Kind,
     k8s::{
         coordination::v1::Lease,
-        core::v1::{Container, Event, Node, NodeStatus, Pod, PodCondition, PodSpec, ResourceRequirements},
+        core::v1::{
+            Container, Event, Node, NodeCondition, NodeStatus, Pod, PodCondition, PodSpec, ResourceRequirements, Taint,
+        },
         resource::Quantity,
     },
 };
@@ -143,6 +145,65 @@ async fn an_uncordoned_node_takes_who_waited() {
 
     cluster.api.edit::<Node>("", "n1", |node| node.spec.get_or_insert_default().unschedulable = false);
     cluster.api.until("it is bound", |_| cluster.node_of("a") == "n1").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taint_that_goes_and_a_label_that_comes_let_in_who_waited() {
+    let mut tainted = node("n1", "4");
+    tainted.spec.get_or_insert_default().taints.push(Taint {
+        key: "gpu".to_owned(),
+        effect: "NoSchedule".to_owned(),
+        ..Taint::default()
+    });
+    let cluster = Cluster::start(&[tainted]).await;
+    let mut picky = pod("picky", "1");
+    picky.spec.as_mut().unwrap().node_selector = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
+    cluster.client.create(&pod("plain", "1")).await.unwrap();
+    cluster.client.create(&picky).await.unwrap();
+    let message = |name: &str| cluster.scheduled_condition(name).map(|condition| condition.message);
+    let refused = "0/1 nodes are available: 1 node(s) had untolerated taint {gpu: }.";
+    cluster
+        .api
+        .until("both wait", |_| ["plain", "picky"].iter().all(|name| message(name).as_deref() == Some(refused)))
+        .await;
+
+    cluster.api.edit::<Node>("", "n1", |node| node.spec.as_mut().unwrap().taints.clear());
+    cluster.api.until("the plain one is bound", |_| cluster.node_of("plain") == "n1").await;
+    // The picky one fits no better than before.
+    assert_eq!(cluster.node_of("picky"), "");
+    cluster.api.edit::<Node>("", "n1", |node| {
+        node.meta_mut().labels.insert("disk".to_owned(), "ssd".to_owned());
+    });
+    cluster.api.until("the picky one is bound", |_| cluster.node_of("picky") == "n1").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_help_a_waiting_pod_does_not_wake_it() {
+    let cluster = Cluster::start(&[node("n1", "1")]).await;
+    cluster.client.create(&pod("large", "2")).await.unwrap();
+    let message = || cluster.scheduled_condition("large").map(|condition| condition.message).unwrap_or_default();
+    let first = "0/1 nodes are available: 1 Insufficient cpu.";
+    cluster.api.until("it waits", |_| message() == first).await;
+    let writes = || cluster.api.writes().iter().filter(|write| write.ends_with("default/large")).count();
+    let before = writes();
+
+    // Another node, too small as well, heartbeats, and a pod that comes and goes.
+    cluster.api.put(&node("n2", "1"));
+    for at in 0..50 {
+        cluster.api.edit::<Node>("", "n2", |node| {
+            node.status.as_mut().unwrap().conditions =
+                vec![NodeCondition { r#type: "Ready".to_owned(), message: at.to_string(), ..Default::default() }];
+        });
+    }
+    cluster.client.create(&pod("small", "1")).await.unwrap();
+    cluster.api.until("the small one is bound", |_| !cluster.node_of("small").is_empty()).await;
+    cluster.api.remove::<Pod>("default", "small");
+    cluster.client.create(&pod("marker", "1")).await.unwrap();
+    cluster.api.until("all of it was seen", |_| !cluster.node_of("marker").is_empty()).await;
+    // Decided again, it would count two nodes.
+    assert_eq!((message().as_str(), writes()), (first, before));
     cluster.stop().await;
 }
 

@@ -66,7 +66,8 @@ impl Server {
             clock: clock::system(),
             shutdown: Shutdown::new(),
         };
-        Self { api: Arc::new(api), doors: Arc::default(), tasks: Tasks::new() }
+        let tasks = Tasks::of(&api.shutdown);
+        Self { api: Arc::new(api), doors: Arc::default(), tasks }
     }
 
     pub fn api(&self) -> &Arc<Api> {
@@ -90,7 +91,7 @@ impl Server {
     /// Serves both doors until `shutdown`, gives running requests a few seconds to end, and stops.
     ///
     /// # Errors
-    /// Where the listener fails.
+    /// Where the listener fails, or a part of the server does.
     pub async fn serve(&self, listener: TcpListener, tls: Arc<ServerConfig>, shutdown: Shutdown) -> anyhow::Result<()> {
         tokio::select! {
             () = shutdown.triggered() => return Ok(()),
@@ -102,6 +103,8 @@ impl Server {
         loop {
             let connection = tokio::select! {
                 () = shutdown.triggered() => break,
+                // A part of it failed: what is left must not look like an apiserver.
+                () = self.api.shutdown.triggered() => break,
                 connection = connections.next() => connection,
             };
             match connection {
@@ -119,7 +122,7 @@ impl Server {
             warn!("requests were cut off at the end of the grace period");
         }
         self.tasks.join(GRACE).await;
-        Ok(())
+        Ok(self.tasks.check()?)
     }
 
     /// Stops what [`Server::start`] began, where nothing is served over a socket.

@@ -48,7 +48,8 @@ use volume::Volumes;
 /// # Errors
 /// Where the runtime is not there at the start, or the node cannot be set up.
 pub async fn run(options: Options, client: Client, shutdown: Shutdown) -> anyhow::Result<()> {
-    let tasks = Tasks::new();
+    let shutdown = shutdown.child();
+    let tasks = Tasks::of(&shutdown);
     let outcome = tokio::select! {
         () = shutdown.triggered() => Ok(()),
         outcome = start(&options, client, &tasks, shutdown.clone()) => outcome,
@@ -57,7 +58,8 @@ pub async fn run(options: Options, client: Client, shutdown: Shutdown) -> anyhow
         shutdown.triggered().await;
     }
     tasks.join(STOP_GRACE).await;
-    outcome
+    outcome?;
+    Ok(tasks.check()?)
 }
 
 /// Tasks only have to notice; nothing of theirs is lost.

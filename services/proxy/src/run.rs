@@ -25,7 +25,7 @@ use tracing::info;
 
 use crate::{
     backend::Backend,
-    door::{Door, InForce, only_operators},
+    door::{Door, InForce},
     driver::{BY_SERVICE, Driver, service_of},
     nftables::{self, Nftables, Ranges},
     recording::Recording,
@@ -110,7 +110,8 @@ pub async fn run(options: Options, client: Client, shutdown: Shutdown) -> anyhow
     }
     let kernel = Kernel::prepare(&options).await?;
     let backend = backend(&options).await?;
-    let tasks = Tasks::new();
+    let shutdown = shutdown.child();
+    let tasks = Tasks::of(&shutdown);
     let own = Selection { fields: format!("metadata.name={}", options.node_name), ..Selection::default() };
     let reflector = Reflector::builder(client)
         .watch::<Service>(Selection::default())
@@ -151,7 +152,7 @@ pub async fn run(options: Options, client: Client, shutdown: Shutdown) -> anyhow
         }
     }
     tasks.join(GRACE).await;
-    Ok(())
+    Ok(tasks.check()?)
 }
 
 /// Takes out whatever a proxy of ours left on this machine: rules, route, kernel settings.
@@ -245,7 +246,7 @@ async fn serve(
     routes
         .add_service(health_service)
         .add_service(reflection)
-        .add_service(ProxyServer::with_interceptor(door, only_operators));
+        .add_service(ProxyServer::with_interceptor(door, kit::grpc::only_operators));
     // Healthy means that the rules are in force.
     tasks.spawn("proxy health", {
         let shutdown = shutdown.clone();

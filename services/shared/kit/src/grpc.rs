@@ -10,6 +10,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::{
+    Request, Status,
     service::RoutesBuilder,
     transport::{Server, server::Connected},
 };
@@ -96,6 +97,25 @@ async fn handshake(acceptor: TlsAcceptor, stream: TcpStream, address: SocketAddr
     }
 }
 
+/// The group whose members may see and do everything.
+const OPERATORS: &str = "system:masters";
+
+/// An interceptor that lets in the administrators' group only: for services that show every object to whoever asks.
+///
+/// # Errors
+/// Names what is missing.
+pub fn only_operators(request: Request<()>) -> Result<Request<()>, Status> {
+    let info = request.extensions().get::<ConnectInfo>();
+    let Some(peer) = info.and_then(|info| info.peer.as_ref()) else {
+        return Err(Status::unauthenticated("this service needs a client certificate"));
+    };
+    if !peer.organizations.iter().any(|group| group == OPERATORS) {
+        let user = &peer.common_name;
+        return Err(Status::permission_denied(format!("{user} is not in the group {OPERATORS}")));
+    }
+    Ok(request)
+}
+
 /// An accepted connection and who is at its other end.
 pub struct Connection {
     stream: TlsStream<TcpStream>,
@@ -154,5 +174,24 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> task::Poll<std::io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked_by(peer: Option<Peer>) -> Result<(), tonic::Code> {
+        let mut request = Request::new(());
+        request.extensions_mut().insert(ConnectInfo { address: ([127, 0, 0, 1], 1).into(), peer });
+        only_operators(request).map(drop).map_err(|status| status.code())
+    }
+
+    #[test]
+    fn only_administrators_are_let_in() {
+        let of = |group: &str| Some(Peer { common_name: "someone".to_owned(), organizations: vec![group.to_owned()] });
+        assert_eq!(asked_by(of("system:masters")), Ok(()));
+        assert_eq!(asked_by(of("system:nodes")), Err(tonic::Code::PermissionDenied));
+        assert_eq!(asked_by(None), Err(tonic::Code::Unauthenticated));
     }
 }

@@ -1,14 +1,20 @@
 //! Tasks live under a name, are told to stop in one way, and are awaited.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
+use futures::FutureExt;
 use parking_lot::Mutex;
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// The wish that everything holding a clone of it stops.
 #[derive(Clone, Debug, Default)]
@@ -61,25 +67,61 @@ impl Shutdown {
 type Named = (&'static str, JoinHandle<()>);
 
 /// The tasks of one component.
+///
+/// A panic in one of them stops the component: without that task it would look alive and not do its work.
 #[derive(Clone, Debug, Default)]
-pub struct Tasks(Arc<Mutex<Vec<Named>>>);
+pub struct Tasks(Arc<Crew>);
+
+#[derive(Debug, Default)]
+struct Crew {
+    running: Mutex<Vec<Named>>,
+    component: Shutdown,
+    panicked: OnceLock<&'static str>,
+}
+
+/// A task of a component panicked; the message went to standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the task \"{0}\" panicked")]
+pub struct Panicked(pub &'static str);
 
 impl Tasks {
+    /// The tasks of what nobody has to stop.
     pub fn new() -> Self {
         Self::default()
     }
 
+    /// The tasks of the component that `component` stops.
+    pub fn of(component: &Shutdown) -> Self {
+        Self(Arc::new(Crew { component: component.clone(), ..Crew::default() }))
+    }
+
     /// Spawns a task that [`Tasks::join`] waits for. Finished tasks leave the list.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.0.lock();
-        tasks.retain(|(_, handle)| !handle.is_finished());
-        tasks.push((name, tokio::spawn(task)));
+        let crew = self.0.clone();
+        let watched = async move {
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                error!(task = name, "task panicked; its component stops");
+                let _ = crew.panicked.set(name);
+                crew.component.trigger();
+            }
+        };
+        let mut running = self.0.running.lock();
+        running.retain(|(_, handle)| !handle.is_finished());
+        running.push((name, tokio::spawn(watched)));
+    }
+
+    /// Whether all is well; to be asked at the component's end.
+    ///
+    /// # Errors
+    /// Names the first task that panicked.
+    pub fn check(&self) -> Result<(), Panicked> {
+        self.0.panicked.get().map_or(Ok(()), |name| Err(Panicked(name)))
     }
 
     /// Waits until all tasks have ended; those that have not after `grace` are aborted and named in the log.
     pub async fn join(&self, grace: Duration) {
         let deadline = tokio::time::Instant::now() + grace;
-        let tasks = std::mem::take(&mut *self.0.lock());
+        let tasks = std::mem::take(&mut *self.0.running.lock());
         for (name, mut handle) in tasks {
             match tokio::time::timeout_at(deadline, &mut handle).await {
                 Ok(Ok(())) => {}
@@ -105,6 +147,20 @@ mod tests {
         assert!(one.is_triggered() && !parent.is_triggered() && !other.is_triggered());
         parent.trigger();
         other.triggered().await;
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_task_stops_its_component_and_is_reported() {
+        let process = Shutdown::new();
+        let component = process.child();
+        let tasks = Tasks::of(&component);
+        tasks.spawn("sound", std::future::ready(()));
+        assert_eq!(tasks.check(), Ok(()));
+        tasks.spawn("broken", async { panic!("as told") });
+        component.triggered().await;
+        assert!(!process.is_triggered(), "the component's owner decides what follows for others");
+        tasks.join(Duration::from_secs(5)).await;
+        assert_eq!(tasks.check(), Err(Panicked("broken")));
     }
 
     #[tokio::test]

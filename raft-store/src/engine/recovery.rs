@@ -19,7 +19,7 @@ const RECYCLABLE_HEADER: usize = 11;
 /// Damage inside a log that no power cut explains.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the raft log {} is damaged at byte {offset} and has {after} readable records after that: acknowledged writes would be lost by opening it. \
+    "the raft log {} is damaged at byte {offset} and has {after} readable batches after that: acknowledged writes would be lost by opening it. \
      Put the file back from a copy, or remove this member and let it fill again from its peers", file.display()
 )]
 pub struct Damage {
@@ -50,10 +50,10 @@ fn first_damage(folder: &Path) -> io::Result<Option<Damage>> {
     for (position, file) in files.iter().enumerate() {
         let bytes = fs::read(file)?;
         let Some(offset) = first_bad_record(&bytes) else { continue };
-        let after = records_after(&bytes, offset);
+        let after = batches_after(&bytes, offset);
         let later: usize = files[position + 1..]
             .iter()
-            .map(|file| fs::read(file).map(|bytes| records_after(&bytes, 0)))
+            .map(|file| fs::read(file).map(|bytes| batches_after(&bytes, 0)))
             .sum::<io::Result<usize>>()?;
         if after + later > 0 {
             return Ok(Some(Damage { file: file.clone(), offset: offset as u64, after: after + later }));
@@ -82,8 +82,6 @@ struct Record {
     len: usize,
     /// Begins a batch.
     first: bool,
-    /// Ends a batch.
-    last: bool,
 }
 
 fn record(bytes: &[u8], offset: usize) -> Option<Record> {
@@ -103,11 +101,7 @@ fn record(bytes: &[u8], offset: usize) -> Option<Record> {
     if unmask(stored) != crc32c(&bytes[offset + 6..end]) {
         return None;
     }
-    Some(Record {
-        len: header_len + payload_len,
-        first: matches!(kind, 1 | 2 | 5 | 6),
-        last: matches!(kind, 1 | 4 | 5 | 8),
-    })
+    Some(Record { len: header_len + payload_len, first: matches!(kind, 1 | 2 | 5 | 6) })
 }
 
 /// Skips the unused end of a block.
@@ -116,44 +110,34 @@ fn aligned(offset: usize) -> usize {
     if left < HEADER { offset + left } else { offset }
 }
 
-/// Where the batch begins that holds the first bad record; `None` where all is well.
+/// Where the first bad record stands; `None` where all is well.
 fn first_bad_record(bytes: &[u8]) -> Option<usize> {
     let mut offset = 0;
-    let mut batch_start = 0;
     loop {
         offset = aligned(offset);
         if offset >= bytes.len() {
             return None;
         }
         match record(bytes, offset) {
-            Some(record) => {
-                if record.first {
-                    batch_start = offset;
-                }
-                offset += record.len;
-                if record.last {
-                    batch_start = offset;
-                }
-            }
-            None => return Some(batch_start),
+            Some(record) => offset += record.len,
+            None => return Some(offset),
         }
     }
 }
 
-/// Whole batches that can be read somewhere after `offset`, past the batch that stands there.
+/// Batches that begin somewhere after the bad record at `offset`.
 ///
 /// A garbled length hides where the next record begins, so every byte is tried; a chance match needs a 32-bit checksum.
-fn records_after(bytes: &[u8], offset: usize) -> usize {
+fn batches_after(bytes: &[u8], offset: usize) -> usize {
     let mut found = 0;
     let mut at = offset;
     while at + HEADER <= bytes.len() {
         match record(bytes, at) {
-            // The rest of the damaged batch itself does not count: it was one write, and is lost as one.
-            Some(record) if record.first => {
-                found += 1;
+            // What is left of the damaged batch does not count: it was one write, and is lost as one.
+            Some(record) => {
+                found += usize::from(record.first);
                 at = aligned(at + record.len);
             }
-            Some(record) => at = aligned(at + record.len),
             None => at += 1,
         }
     }
@@ -178,9 +162,131 @@ fn crc32c(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::{Batch, Durability, Engine, View};
+
+    /// A log of synced batches, one row each, and where each ends in its file.
+    struct Written {
+        folder: tempfile::TempDir,
+        file: PathBuf,
+        bytes: Vec<u8>,
+        ends: Vec<usize>,
+    }
+
+    fn written(sizes: impl Iterator<Item = usize>) -> Written {
+        let folder = tempfile::tempdir().unwrap();
+        let rocks = open_log(folder.path(), &Tuning::log()).unwrap();
+        let mut ends = Vec::new();
+        for (number, size) in sizes.enumerate() {
+            let mut batch = Batch::default();
+            batch.put(vec![number as u8], vec![number as u8; size]);
+            rocks.write(batch, Durability::Synced).unwrap();
+            let file = write_ahead_files(folder.path()).unwrap().pop().unwrap();
+            ends.push(fs::metadata(file).unwrap().len() as usize);
+        }
+        let file = write_ahead_files(folder.path()).unwrap().pop().unwrap();
+        let bytes = fs::read(&file).unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        copy_files(folder.path(), copy.path());
+        rocks.close();
+        let file = copy.path().join(file.file_name().unwrap());
+        Written { folder: copy, file, bytes, ends }
+    }
+
+    fn copy_files(from: &Path, to: &Path) {
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+
+    /// Small ones around one that spans blocks.
+    fn sizes() -> impl Iterator<Item = usize> {
+        (0..10).map(|number| if number == 4 { 50_000 } else { 300 + number * 97 })
+    }
+
+    impl Written {
+        /// How many rows a log with these bytes has, in a folder of its own.
+        fn rows_with(&self, bytes: &[u8]) -> io::Result<usize> {
+            let copy = tempfile::tempdir().unwrap();
+            copy_files(self.folder.path(), copy.path());
+            let file = copy.path().join(self.file.file_name().unwrap());
+            fs::write(&file, bytes).unwrap();
+            let opened = open_log(copy.path(), &Tuning::log());
+            let rocks = match opened {
+                Ok(rocks) => rocks,
+                Err(refused) => {
+                    assert_eq!(fs::read(&file).unwrap(), bytes, "a refused log was changed");
+                    return Err(refused);
+                }
+            };
+            let mut rows = 0;
+            rocks
+                .scan(&[0], &[0xff], &mut |key, _| {
+                    assert_eq!(key, [rows as u8], "a row in the middle is missing");
+                    rows += 1;
+                    Ok(std::ops::ControlFlow::Continue(()))
+                })
+                .unwrap();
+            rocks.close();
+            Ok(rows)
+        }
+    }
 
     #[test]
     fn crc32c_matches_the_published_check_value() {
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+    }
+
+    #[test]
+    fn no_flip_before_the_last_batch_costs_a_row_in_silence() {
+        let log = written(sizes());
+        let last = log.ends[log.ends.len() - 2];
+        // All of the headers' bytes and those around, and some of every payload.
+        let headers = log.ends.iter().flat_map(|end| end.saturating_sub(4)..end + 12);
+        let block = BLOCK - 8..BLOCK + 12;
+        let places: std::collections::BTreeSet<usize> =
+            headers.chain(block).chain((0..last).step_by(997)).filter(|place| *place < last).collect();
+        assert!(places.len() > 200);
+        for place in places {
+            let mut bytes = log.bytes.clone();
+            bytes[place] ^= 1 << (place % 8);
+            fs::write(&log.file, &bytes).unwrap();
+            // What the rule lets pass has to open whole: a byte between records, say.
+            if first_damage(log.folder.path()).unwrap().is_none() {
+                assert_eq!(log.rows_with(&bytes).unwrap(), log.ends.len(), "a flip at byte {place}");
+            }
+        }
+        // And what it does not let pass is refused by name.
+        let mut bytes = log.bytes.clone();
+        bytes[last / 2] ^= 1;
+        let refused = log.rows_with(&bytes).unwrap_err().to_string();
+        assert!(refused.contains("acknowledged writes would be lost by opening it"), "{refused}");
+    }
+
+    /// A member once refused to start where the last batch spanned two blocks and was cut off in the second: the part in
+    /// the first was taken for a batch that would be lost.
+    #[test]
+    fn whatever_a_power_cut_makes_of_the_last_batch_the_others_are_there() {
+        for last in [2_500, 100_000] {
+            let log = written((0..6).map(|number| if number == 5 { last } else { 500 }));
+            let (start, count) = (log.ends[4], log.ends.len());
+            let written = log.bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+            for from in (start..written).step_by((written - start) / 10).chain([start + 1, start + 6, start + 7]) {
+                let filled = |byte: u8| {
+                    let mut bytes = log.bytes.clone();
+                    bytes[from..written].fill(byte);
+                    bytes
+                };
+                let torn = log.bytes[..from].to_vec();
+                let mut flipped = log.bytes.clone();
+                flipped[from] ^= 0x10;
+                let cuts = [("torn", torn), ("zeroed", filled(0)), ("garbled", filled(0xa5)), ("flipped", flipped)];
+                for (how, bytes) in cuts {
+                    let rows = log.rows_with(&bytes).unwrap_or_else(|error| panic!("{how} at byte {from}: {error}"));
+                    assert_eq!(rows, count - 1, "{how} at byte {from}");
+                }
+            }
+            assert_eq!(log.rows_with(&log.bytes).unwrap(), count);
+        }
     }
 }

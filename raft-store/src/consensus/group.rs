@@ -128,16 +128,17 @@ impl Group {
         N::Network: NetSnapshot<Types, SnapshotData = Checkpoint>,
     {
         let name = format!("{id:x}");
+        let log = Log::open(&name, home.log()).context("open the raft log")?;
+        let state = State::open(home.clone(), audience).context("open the state")?;
+        let stage = state.stage.clone();
+        let config = Arc::new(config(timing).validate().context("read the timing of consensus")?);
+        // After all that may refuse: a runtime cannot be dropped here.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name(format!("raft {name}"))
             .enable_all()
             .build()
             .context("start the threads of consensus")?;
-        let log = Log::open(&name, home.log()).context("open the raft log")?;
-        let state = State::open(home.clone(), audience).context("open the state")?;
-        let stage = state.stage.clone();
-        let config = Arc::new(config(timing).validate().context("read the timing of consensus")?);
         let of_raft = log.clone();
         let raft = runtime.spawn(async move { Raft::new(id, config, links, of_raft, state).await }).await??;
         let group = Group {

@@ -239,14 +239,18 @@ impl Node {
         let position = self.inner.group.stage().position();
         let created =
             WatchResponse { header: Some(self.header(position.revision)), created: true, ..WatchResponse::default() };
+        let interest = Interest::of(create);
+        if interest.is_empty() {
+            let cancel_reason = "mvcc: watcher range is empty".to_owned();
+            return (vec![WatchResponse { canceled: true, cancel_reason, ..created }], None);
+        }
         if create.start_revision < 0
             || (create.start_revision > 0 && create.start_revision < position.compacted_revision)
         {
             return (vec![created, self.compacted(position.compacted_revision)], None);
         }
         let next = if create.start_revision == 0 { position.revision + 1 } else { create.start_revision };
-        let watcher =
-            Watcher::new(self.inner.hub.clone(), self.inner.group.stage().clone(), Interest::of(create), next);
+        let watcher = Watcher::new(self.inner.hub.clone(), self.inner.group.stage().clone(), interest, next);
         (vec![created], Some(watcher))
     }
 

@@ -68,6 +68,10 @@ async fn a_key_reads_as_it_was_written_at_each_revision() {
         let then = node.range(RangeRequest { revision: first, ..get("a") }).await.unwrap();
         assert_eq!(then.kvs[0].value.as_ref(), b"1");
         assert_eq!(then.header.unwrap().revision, second);
+        for sorted in [RangeRequest { sort_order: 3, ..get("a") }, RangeRequest { sort_target: -1, ..get("a") }] {
+            let unknown = node.range(sorted).await.unwrap_err();
+            assert_eq!((unknown.code(), unknown.message()), (Code::InvalidArgument, "etcdserver: invalid sort option"));
+        }
         let future = node.range(RangeRequest { revision: 99, ..get("a") }).await.unwrap_err();
         assert_eq!(
             (future.code(), future.message()),

@@ -36,8 +36,9 @@ impl Writer<'_, '_> {
         let value_in_change = kv.value.len() > layout::INLINE_BYTES_MAX;
         let shown = if value_in_change { KeyValue { value: Bytes::new(), ..kv.clone() } } else { kv.clone() };
         let latest = Latest { kv: Some(shown), sub, value_in_change };
+        let prev_kv = self.before(&key, previous.as_ref())?;
         self.rows.put(layout::latest_key(&key), latest.encode_to_vec().into());
-        self.events.push(Event { r#type: EventType::Put as i32, kv: Some(kv), prev_kv: previous.clone() });
+        self.events.push(Event { r#type: EventType::Put as i32, kv: Some(kv), prev_kv });
         Ok(previous)
     }
 
@@ -47,9 +48,19 @@ impl Writer<'_, '_> {
         self.move_lease(key, previous.lease, 0);
         let kv = KeyValue { key: key.clone(), mod_revision: self.revision, ..KeyValue::default() };
         self.record(Change { kv: Some(kv.clone()), deleted: true });
+        let prev_kv = self.before(key, Some(&previous))?;
         self.rows.delete(layout::latest_key(key));
-        self.events.push(Event { r#type: EventType::Delete as i32, kv: Some(kv), prev_kv: Some(previous.clone()) });
+        self.events.push(Event { r#type: EventType::Delete as i32, kv: Some(kv), prev_kv });
         Ok(Some(previous))
+    }
+
+    /// What an event calls the version before: that of the revision before, whatever this transaction did to the key since.
+    fn before(&self, key: &[u8], previous: Option<&KeyValue>) -> io::Result<Option<KeyValue>> {
+        let is_own = match previous {
+            Some(previous) => previous.mod_revision == self.revision,
+            None => !self.events.is_empty(),
+        };
+        if is_own { version_at(&*self.rows, key, self.revision - 1) } else { Ok(previous.cloned()) }
     }
 
     fn newest(&self, key: &[u8]) -> io::Result<Option<KeyValue>> {

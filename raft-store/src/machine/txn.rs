@@ -153,34 +153,38 @@ fn holds(view: &dyn View, position: &Position, compare: &Compare) -> io::Result<
 fn matches(compare: &Compare, kv: &KeyValue) -> bool {
     let number = |wanted: Option<i64>, actual: i64| actual.cmp(&wanted.unwrap_or_default());
     let union = compare.target_union.as_ref();
-    let order = match compare.target() {
-        CompareTarget::Value => {
+    // As in etcd, a target that is not known compares as equal, and a result that is not known holds.
+    let (target, result) = (CompareTarget::try_from(compare.target), CompareResult::try_from(compare.result));
+    let order = match target {
+        Err(_) => Ordering::Equal,
+        Ok(CompareTarget::Value) => {
             let wanted = match union {
                 Some(TargetUnion::Value(value)) => value.as_ref(),
                 _ => &[],
             };
             kv.value.as_ref().cmp(wanted)
         }
-        CompareTarget::Create => number(
+        Ok(CompareTarget::Create) => number(
             if let Some(TargetUnion::CreateRevision(wanted)) = union { Some(*wanted) } else { None },
             kv.create_revision,
         ),
-        CompareTarget::Mod => number(
+        Ok(CompareTarget::Mod) => number(
             if let Some(TargetUnion::ModRevision(wanted)) = union { Some(*wanted) } else { None },
             kv.mod_revision,
         ),
-        CompareTarget::Version => {
+        Ok(CompareTarget::Version) => {
             number(if let Some(TargetUnion::Version(wanted)) = union { Some(*wanted) } else { None }, kv.version)
         }
-        CompareTarget::Lease => {
+        Ok(CompareTarget::Lease) => {
             number(if let Some(TargetUnion::Lease(wanted)) = union { Some(*wanted) } else { None }, kv.lease)
         }
     };
-    match compare.result() {
-        CompareResult::Equal => order == Ordering::Equal,
-        CompareResult::NotEqual => order != Ordering::Equal,
-        CompareResult::Greater => order == Ordering::Greater,
-        CompareResult::Less => order == Ordering::Less,
+    match result {
+        Ok(CompareResult::Equal) => order == Ordering::Equal,
+        Ok(CompareResult::NotEqual) => order != Ordering::Equal,
+        Ok(CompareResult::Greater) => order == Ordering::Greater,
+        Ok(CompareResult::Less) => order == Ordering::Less,
+        Err(_) => true,
     }
 }
 

@@ -79,7 +79,8 @@ impl Session {
     }
 
     async fn create(&mut self, create: WatchCreateRequest) {
-        let Some(id) = self.id_for(create.watch_id) else {
+        let has_keys = !crate::watch::Interest::of(&create).is_empty();
+        let Some(id) = (if has_keys { self.id_for(create.watch_id) } else { Some(NO_WATCH) }) else {
             let refused = WatchResponse {
                 header: Some(self.node.header_now()),
                 watch_id: NO_WATCH,

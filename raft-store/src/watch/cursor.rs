@@ -49,6 +49,11 @@ impl Interest {
         }
     }
 
+    /// Whether no key can be in the interval; etcd refuses such a watch.
+    pub fn is_empty(&self) -> bool {
+        !matches!(self.range_end.as_ref(), [] | [0]) && self.range_end <= self.key
+    }
+
     fn covers(&self, key: &[u8]) -> bool {
         match self.range_end.as_ref() {
             [] => key == self.key,

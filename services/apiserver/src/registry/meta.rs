@@ -14,6 +14,7 @@ use crate::{
 
 /// Keys and values of an object's annotations together.
 const ANNOTATIONS_BYTES_MAX: usize = 256 << 10;
+const FINALIZERS: &[&str] = &["kubernetes", "orphan", "foregroundDeletion"];
 /// Letters of generated names: no vowels and nothing that reads like another.
 const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX_LENGTH: usize = 5;
@@ -98,7 +99,7 @@ pub fn validate(meta: &ObjectMeta, name_problems: impl Fn(&str) -> Vec<String>, 
         causes.invalid_each("metadata.namespace", &meta.namespace, validate::dns_label(&meta.namespace));
     }
     validate_labels(&meta.labels, "metadata.labels", causes);
-    validate_annotations(&meta.annotations, causes);
+    validate_annotations(&meta.annotations, "metadata.annotations", causes);
     for (index, owner) in meta.owner_references.iter().enumerate() {
         let field = format!("metadata.ownerReferences[{index}]");
         for (name, value) in
@@ -112,9 +113,18 @@ pub fn validate(meta: &ObjectMeta, name_problems: impl Fn(&str) -> Vec<String>, 
     if meta.owner_references.iter().filter(|owner| owner.controller == Some(true)).count() > 1 {
         causes.invalid("metadata.ownerReferences", "", "only one reference can have controller set to true");
     }
-    for (index, finalizer) in meta.finalizers.iter().enumerate() {
-        let problems = validate::qualified_name(finalizer);
-        causes.invalid_each(format!("metadata.finalizers[{index}]"), finalizer, problems);
+    validate_finalizers(&meta.finalizers, "metadata.finalizers", causes);
+}
+
+/// Names of those who must let go before an object is gone: a domain's, or one that Kubernetes has.
+pub fn validate_finalizers(finalizers: &[String], field: &str, causes: &mut Causes) {
+    for (index, finalizer) in finalizers.iter().enumerate() {
+        let field = format!("{field}[{index}]");
+        causes.invalid_each(&field, finalizer, validate::qualified_name(finalizer));
+        if !finalizer.contains('/') && !FINALIZERS.contains(&finalizer.as_str()) {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            causes.invalid(&field, finalizer, detail);
+        }
     }
 }
 
@@ -141,13 +151,13 @@ pub fn validate_labels(labels: &BTreeMap<String, String>, field: &str, causes: &
     }
 }
 
-fn validate_annotations(annotations: &BTreeMap<String, String>, causes: &mut Causes) {
+pub fn validate_annotations(annotations: &BTreeMap<String, String>, field: &str, causes: &mut Causes) {
     let mut total = 0;
     for (key, value) in annotations {
-        causes.invalid_each("metadata.annotations", key, validate::qualified_name(&key.to_lowercase()));
+        causes.invalid_each(field, key, validate::qualified_name(&key.to_lowercase()));
         total += key.len() + value.len();
     }
     if total > ANNOTATIONS_BYTES_MAX {
-        causes.too_long("metadata.annotations", ANNOTATIONS_BYTES_MAX);
+        causes.too_long(field, ANNOTATIONS_BYTES_MAX);
     }
 }

@@ -2,7 +2,7 @@
 
 use proto::k8s::{core::v1::Namespace, meta::v1::Time};
 
-use crate::registry::Strategy;
+use crate::registry::{Causes, Strategy, meta};
 
 const FINALIZER: &str = "kubernetes";
 /// Selects a namespace by its name, in selectors that know only labels.
@@ -26,6 +26,11 @@ impl Strategy for Namespaces {
         // Finalizers change through the subresource finalize alone.
         new.spec.clone_from(&old.spec);
         label(new);
+    }
+
+    fn validate(&self, namespace: &Namespace, causes: &mut Causes) {
+        let finalizers = namespace.spec.as_ref().map(|spec| spec.finalizers.as_slice()).unwrap_or_default();
+        meta::validate_finalizers(finalizers, "spec.finalizers", causes);
     }
 
     fn validate_name(&self, name: &str) -> Vec<String> {

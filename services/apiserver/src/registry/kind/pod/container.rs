@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use model::validate;
 use proto::{
     k8s::{
-        core::v1::{Container, ContainerPort, EnvVar, PodSpec, Probe, ProbeHandler, ResourceRequirements},
+        core::v1::{
+            Container, ContainerPort, EnvVar, LifecycleHandler, ObjectFieldSelector, PodSpec, Probe, ProbeHandler,
+            ResourceFieldSelector, ResourceRequirements, SecurityContext,
+        },
         intstr::IntOrString,
     },
     quantity,
@@ -17,6 +20,29 @@ const PROTOCOLS: &[&str] = &["TCP", "UDP", "SCTP"];
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 const MESSAGE_POLICIES: &[&str] = &["FallbackToLogsOnError", "File"];
 const SCHEMES: &[&str] = &["HTTP", "HTTPS"];
+/// Fields of its pod that a variable can hold; single labels and annotations besides.
+const ENV_FIELDS: &[&str] = &[
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+];
+/// Amounts of a container that a variable or a file can show; huge pages besides.
+const RESOURCE_FIELDS: &[&str] = &[
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+];
+/// Numbers of users and groups.
+const ID_MAX: i64 = i32::MAX as i64;
 
 /// What of its pod a container may refer to.
 pub(super) struct Mounts<'a> {
@@ -57,6 +83,15 @@ pub(super) fn validate(container: &Container, field: &str, mounts: &Mounts<'_>, 
         if let Some(probe) = probe {
             validate_probe(probe, &format!("{field}.{name}"), name == "readinessProbe", causes);
         }
+    }
+    let hooks = container.lifecycle.clone().unwrap_or_default();
+    for (name, hook) in [("postStart", &hooks.post_start), ("preStop", &hooks.pre_stop)] {
+        if let Some(hook) = hook {
+            validate_hook(hook, &format!("{field}.lifecycle.{name}"), causes);
+        }
+    }
+    if let Some(context) = &container.security_context {
+        validate_security(context, &format!("{field}.securityContext"), causes);
     }
     if let Some(resources) = &container.resources {
         validate_resources(resources, &format!("{field}.resources"), causes);
@@ -161,10 +196,11 @@ fn validate_env(variable: &EnvVar, field: &str, causes: &mut Causes) {
     if !variable.value.is_empty() {
         causes.invalid(format!("{field}.valueFrom"), "", "may not be specified when `value` is not empty");
     }
-    if let Some(reference) = &from.field_ref
-        && reference.field_path.is_empty()
-    {
-        causes.required(format!("{field}.valueFrom.fieldRef.fieldPath"), "");
+    if let Some(reference) = &from.field_ref {
+        validate_field(reference, ENV_FIELDS, &format!("{field}.valueFrom.fieldRef"), causes);
+    }
+    if let Some(reference) = &from.resource_field_ref {
+        validate_resource(reference, &format!("{field}.valueFrom.resourceFieldRef"), causes);
     }
     for (name, key) in [
         ("configMapKeyRef", from.config_map_key_ref.as_ref().map(|reference| &reference.key)),
@@ -174,6 +210,67 @@ fn validate_env(variable: &EnvVar, field: &str, causes: &mut Causes) {
             causes.required(format!("{field}.valueFrom.{name}.key"), "");
         }
     }
+}
+
+/// A field of the pod that is shown to its containers.
+pub(super) fn validate_field(reference: &ObjectFieldSelector, known: &[&str], field: &str, causes: &mut Causes) {
+    let field = format!("{field}.fieldPath");
+    let path = reference.field_path.as_str();
+    if path.is_empty() {
+        return causes.required(field, "");
+    }
+    let key = ["metadata.labels['", "metadata.annotations['"]
+        .iter()
+        .find_map(|start| path.strip_prefix(start)?.strip_suffix("']"));
+    match key {
+        Some(key) => causes.invalid_each(field, key, validate::qualified_name(&key.to_lowercase())),
+        None if known.contains(&path) => {}
+        None => causes.not_supported(field, path, known),
+    }
+}
+
+/// An amount of a container that is shown to its containers.
+pub(super) fn validate_resource(reference: &ResourceFieldSelector, field: &str, causes: &mut Causes) {
+    let is_huge =
+        ["limits.hugepages-", "requests.hugepages-"].iter().any(|start| reference.resource.starts_with(start));
+    if !is_huge {
+        causes.one_of(format!("{field}.resource"), &reference.resource, RESOURCE_FIELDS);
+    }
+}
+
+pub(super) fn validate_id(id: Option<i64>, field: &str, causes: &mut Causes) {
+    if let Some(id) = id.filter(|id| !(0..=ID_MAX).contains(id)) {
+        causes.invalid_number(field, id, format!("must be between 0 and {ID_MAX}, inclusive"));
+    }
+}
+
+fn validate_security(context: &SecurityContext, field: &str, causes: &mut Causes) {
+    validate_id(context.run_as_user, &format!("{field}.runAsUser"), causes);
+    validate_id(context.run_as_group, &format!("{field}.runAsGroup"), causes);
+    if context.privileged == Some(true) && context.allow_privilege_escalation == Some(false) {
+        let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
+        causes.invalid(field, "", detail);
+    }
+}
+
+fn validate_hook(hook: &LifecycleHandler, field: &str, causes: &mut Causes) {
+    if let Some(sleep) = &hook.sleep {
+        if hook.exec.is_some() || hook.http_get.is_some() || hook.tcp_socket.is_some() {
+            causes.forbidden(format!("{field}.sleep"), "may not specify more than 1 handler type");
+        }
+        if sleep.seconds < 0 {
+            let detail = "must be greater than or equal to 0";
+            causes.invalid_number(format!("{field}.sleep.seconds"), sleep.seconds, detail);
+        }
+        return;
+    }
+    let handler = ProbeHandler {
+        exec: hook.exec.clone(),
+        http_get: hook.http_get.clone(),
+        tcp_socket: hook.tcp_socket.clone(),
+        ..ProbeHandler::default()
+    };
+    validate_handler(&handler, field, causes);
 }
 
 fn validate_mounts(container: &Container, field: &str, mounts: &Mounts<'_>, causes: &mut Causes) {

@@ -2,8 +2,12 @@
 
 mod container;
 mod defaults;
+mod placement;
+#[cfg(test)]
+mod tests;
 mod update;
 mod validation;
+mod volume;
 
 use proto::k8s::{
     core::v1::{Pod, PodCondition, PodStatus},
@@ -60,7 +64,11 @@ impl Strategy for Pods {
     }
 
     fn validate(&self, pod: &Pod, causes: &mut Causes) {
-        validation::validate_spec(model::pod::spec(pod), "spec", causes);
+        let spec = model::pod::spec(pod);
+        validation::validate_spec(spec, "spec", causes);
+        if !spec.ephemeral_containers.is_empty() {
+            causes.forbidden("spec.ephemeralContainers", "cannot be set on create");
+        }
     }
 
     fn validate_update(&self, new: &Pod, old: &Pod, causes: &mut Causes) {

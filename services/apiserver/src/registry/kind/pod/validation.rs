@@ -3,30 +3,35 @@
 use std::collections::BTreeSet;
 
 use model::validate;
-use prost::{
-    Message,
-    encoding::{DecodeContext, decode_key, skip_field},
-};
-use proto::k8s::core::v1::{PodSpec, PodTemplateSpec, Toleration, Volume};
+use proto::k8s::core::v1::{PodSpec, PodTemplateSpec, Toleration};
 
-use super::container::{self, Mounts};
+use super::{
+    container::{self, Mounts},
+    placement, volume,
+};
 use crate::registry::{Causes, meta};
 
 const RESTART_POLICIES: &[&str] = &["Always", "OnFailure", "Never"];
 const DNS_POLICIES: &[&str] = &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
 const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
-const MEDIA: &[&str] = &["", "Memory"];
+const OPERATING_SYSTEMS: &[&str] = &["linux", "windows"];
+const PREEMPTION_POLICIES: &[&str] = &["PreemptLowerPriority", "Never"];
 
 /// The rules of a pod template.
 pub(in crate::registry::kind) fn validate_template(template: &PodTemplateSpec, field: &str, causes: &mut Causes) {
-    if let Some(labels) = template.metadata.as_ref().map(|meta| &meta.labels) {
-        meta::validate_labels(labels, &format!("{field}.metadata.labels"), causes);
+    if let Some(meta) = &template.metadata {
+        meta::validate_labels(&meta.labels, &format!("{field}.metadata.labels"), causes);
+        meta::validate_annotations(&meta.annotations, &format!("{field}.metadata.annotations"), causes);
     }
-    validate_spec(&template.spec.clone().unwrap_or_default(), &format!("{field}.spec"), causes);
+    let spec = template.spec.clone().unwrap_or_default();
+    validate_spec(&spec, &format!("{field}.spec"), causes);
+    if !spec.ephemeral_containers.is_empty() {
+        causes.forbidden(format!("{field}.spec.ephemeralContainers"), "cannot be set in a pod template");
+    }
 }
 
 pub(super) fn validate_spec(spec: &PodSpec, field: &str, causes: &mut Causes) {
-    let volumes = validate_volumes(spec, field, causes);
+    let volumes = volume::validate(&spec.volumes, &format!("{field}.volumes"), causes);
     if spec.containers.is_empty() {
         causes.required(format!("{field}.containers"), "");
     }
@@ -60,6 +65,51 @@ pub(super) fn validate_spec(spec: &PodSpec, field: &str, causes: &mut Causes) {
     validate_times(spec, field, causes);
     for (index, toleration) in spec.tolerations.iter().enumerate() {
         validate_toleration(toleration, &format!("{field}.tolerations[{index}]"), causes);
+    }
+    placement::validate(spec, field, causes);
+    validate_gates(spec, field, causes);
+    validate_host(spec, field, causes);
+}
+
+/// What holds a pod back from being placed, and from being ready.
+fn validate_gates(spec: &PodSpec, field: &str, causes: &mut Causes) {
+    let mut names = BTreeSet::new();
+    for (index, gate) in spec.scheduling_gates.iter().enumerate() {
+        let field = format!("{field}.schedulingGates[{index}]");
+        causes.invalid_each(&field, &gate.name, validate::qualified_name(&gate.name));
+        if !names.insert(&gate.name) {
+            causes.duplicate(field, &gate.name);
+        }
+    }
+    for (index, gate) in spec.readiness_gates.iter().enumerate() {
+        let problems = validate::qualified_name(&gate.condition_type);
+        causes.invalid_each(format!("{field}.readinessGates[{index}].conditionType"), &gate.condition_type, problems);
+    }
+}
+
+/// What the pod asks of the machine it runs on.
+fn validate_host(spec: &PodSpec, field: &str, causes: &mut Causes) {
+    for (index, alias) in spec.host_aliases.iter().enumerate() {
+        let field = format!("{field}.hostAliases[{index}]");
+        causes.invalid_each(format!("{field}.ip"), &alias.ip, validate::ip(&alias.ip));
+        for (at, name) in alias.hostnames.iter().enumerate() {
+            causes.invalid_each(format!("{field}.hostnames[{at}]"), name, validate::dns_subdomain(name));
+        }
+    }
+    if let Some(os) = &spec.os {
+        causes.one_of(format!("{field}.os.name"), &os.name, OPERATING_SYSTEMS);
+    }
+    if let Some(policy) = &spec.preemption_policy {
+        causes.one_of(format!("{field}.preemptionPolicy"), policy, PREEMPTION_POLICIES);
+    }
+    let context = spec.security_context.clone().unwrap_or_default();
+    for (name, id) in
+        [("runAsUser", context.run_as_user), ("runAsGroup", context.run_as_group), ("fsGroup", context.fs_group)]
+    {
+        container::validate_id(id, &format!("{field}.securityContext.{name}"), causes);
+    }
+    for (index, id) in context.supplemental_groups.iter().enumerate() {
+        container::validate_id(Some(*id), &format!("{field}.securityContext.supplementalGroups[{index}]"), causes);
     }
 }
 
@@ -125,80 +175,4 @@ fn validate_toleration(toleration: &Toleration, field: &str, causes: &mut Causes
         let detail = "effect must be 'NoExecute' when `tolerationSeconds` is set";
         causes.invalid(format!("{field}.effect"), &toleration.effect, detail);
     }
-}
-
-/// Checks the volumes, and answers their names.
-fn validate_volumes<'a>(spec: &'a PodSpec, field: &str, causes: &mut Causes) -> BTreeSet<&'a str> {
-    let mut names = BTreeSet::new();
-    for (index, volume) in spec.volumes.iter().enumerate() {
-        let field = format!("{field}.volumes[{index}]");
-        if volume.name.is_empty() {
-            causes.required(format!("{field}.name"), "");
-        } else {
-            causes.invalid_each(format!("{field}.name"), &volume.name, validate::dns_label(&volume.name));
-        }
-        if !names.insert(volume.name.as_str()) {
-            causes.duplicate(format!("{field}.name"), &volume.name);
-        }
-        validate_source(volume, &field, causes);
-    }
-    names
-}
-
-fn validate_source(volume: &Volume, field: &str, causes: &mut Causes) {
-    let source = volume.volume_source.clone().unwrap_or_default();
-    match fields_set(&source.encode_to_vec()) {
-        0 => causes.required(field, "must specify a volume type"),
-        1 => {}
-        _ => causes.forbidden(field, "may not specify more than 1 volume type"),
-    }
-    if let Some(path) = &source.host_path {
-        if path.path.is_empty() {
-            causes.required(format!("{field}.hostPath.path"), "");
-        } else if path.path.split('/').any(|part| part == "..") {
-            causes.invalid(format!("{field}.hostPath.path"), &path.path, "must not contain '..'");
-        }
-    }
-    if let Some(directory) = &source.empty_dir
-        && !MEDIA.contains(&directory.medium.as_str())
-        && !directory.medium.starts_with("HugePages")
-    {
-        causes.not_supported(format!("{field}.emptyDir.medium"), &directory.medium, MEDIA);
-    }
-    if source.secret.as_ref().is_some_and(|secret| secret.secret_name.is_empty()) {
-        causes.required(format!("{field}.secret.secretName"), "");
-    }
-    let map_name = |map: &proto::k8s::core::v1::ConfigMapVolumeSource| {
-        map.local_object_reference.as_ref().map(|reference| reference.name.clone()).unwrap_or_default()
-    };
-    if source.config_map.as_ref().is_some_and(|map| map_name(map).is_empty()) {
-        causes.required(format!("{field}.configMap.name"), "");
-    }
-    let secret_items = source.secret.iter().flat_map(|secret| &secret.items).map(|item| ("secret", item));
-    let map_items = source.config_map.iter().flat_map(|map| &map.items).map(|item| ("configMap", item));
-    for (kind, item) in secret_items.chain(map_items) {
-        if item.key.is_empty() {
-            causes.required(format!("{field}.{kind}.items.key"), "");
-        }
-        if item.path.is_empty() {
-            causes.required(format!("{field}.{kind}.items.path"), "");
-        } else if item.path.starts_with('/') || item.path.split('/').any(|part| part == "..") {
-            let detail = "must be a relative path and must not contain '..'";
-            causes.invalid(format!("{field}.{kind}.items.path"), &item.path, detail);
-        }
-    }
-}
-
-/// How many different fields a message has set.
-fn fields_set(message: &[u8]) -> usize {
-    let mut rest = message;
-    let mut numbers = BTreeSet::new();
-    while !rest.is_empty() {
-        let Ok((number, wire_type)) = decode_key(&mut rest) else { break };
-        numbers.insert(number);
-        if skip_field(wire_type, number, &mut rest, DecodeContext::default()).is_err() {
-            break;
-        }
-    }
-    numbers.len()
 }

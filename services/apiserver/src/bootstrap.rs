@@ -70,20 +70,41 @@ async fn once(api: &Api, lease: &mut i64) -> Result<()> {
         namespace.meta_mut().name = (*name).to_owned();
         ensure(api, namespace, |_, _| false).await?;
     }
-    ensure(api, service(api), |_, _| false).await?;
+    ensure(api, service(api), |wanted, found| {
+        let (Some(wanted), Some(found)) = (&wanted.spec, &mut found.spec) else { return false };
+        let is_other = wanted.ports != found.ports;
+        found.ports.clone_from(&wanted.ports);
+        is_other
+    })
+    .await?;
     // An endpoint on loopback would be another machine's own loopback: none is better.
-    let Some((address, port)) = api.options.advertise.filter(|(address, _)| !address.is_loopback()) else {
-        return Ok(());
-    };
-    announce(api, &address.to_string(), port, lease).await?;
+    let advertised = api.options.advertise.filter(|(address, _)| !address.is_loopback());
+    if let Some((address, port)) = advertised {
+        announce(api, &address.to_string(), port, lease).await?;
+    }
     let addresses = living(api).await?;
-    ensure(api, endpoints(&addresses, port), |wanted, found| {
+    match advertised {
+        Some((_, port)) => point_to(api, &addresses, port).await,
+        // Those that stood there before are gone; where others live, they keep the endpoints.
+        None if addresses.is_empty() && has_endpoints(api).await? => point_to(api, &[], 0).await,
+        None => Ok(()),
+    }
+}
+
+async fn has_endpoints(api: &Api) -> Result<bool> {
+    let served = api.catalog.find(Endpoints::GROUP, Endpoints::PLURAL).ok_or_else(Refusal::unknown_resource)?;
+    Ok(api.objects.get(&keys::object(served.info, DEFAULT, KUBERNETES)).await?.is_some())
+}
+
+/// Puts these apiservers, and no others, behind the `kubernetes` Service.
+async fn point_to(api: &Api, addresses: &[String], port: u16) -> Result<()> {
+    ensure(api, endpoints(addresses, port), |wanted, found| {
         let is_other = wanted.subsets != found.subsets;
         found.subsets.clone_from(&wanted.subsets);
         is_other
     })
     .await?;
-    ensure(api, slice(&addresses, port), |wanted, found| {
+    ensure(api, slice(addresses, port), |wanted, found| {
         let is_other = wanted.endpoints != found.endpoints || wanted.ports != found.ports;
         found.endpoints.clone_from(&wanted.endpoints);
         found.ports.clone_from(&wanted.ports);
@@ -180,7 +201,8 @@ fn endpoints(addresses: &[String], port: u16) -> Endpoints {
         }],
         ..EndpointSubset::default()
     };
-    let mut endpoints = Endpoints { subsets: vec![subset], ..Endpoints::default() };
+    let subsets = if addresses.is_empty() { Vec::new() } else { vec![subset] };
+    let mut endpoints = Endpoints { subsets, ..Endpoints::default() };
     let meta = endpoints.meta_mut();
     (meta.namespace, meta.name) = (DEFAULT.to_owned(), KUBERNETES.to_owned());
     meta.labels.insert("endpointslice.kubernetes.io/skip-mirror".to_owned(), "true".to_owned());
@@ -188,6 +210,12 @@ fn endpoints(addresses: &[String], port: u16) -> Endpoints {
 }
 
 fn slice(addresses: &[String], port: u16) -> EndpointSlice {
+    let https = SlicePort {
+        name: Some("https".to_owned()),
+        protocol: Some("TCP".to_owned()),
+        port: Some(i32::from(port)),
+        ..SlicePort::default()
+    };
     let is_v6 = addresses.first().is_some_and(|address| address.contains(':'));
     let mut slice = EndpointSlice {
         address_type: if is_v6 { "IPv6" } else { "IPv4" }.to_owned(),
@@ -199,12 +227,7 @@ fn slice(addresses: &[String], port: u16) -> EndpointSlice {
                 ..Endpoint::default()
             })
             .collect(),
-        ports: vec![SlicePort {
-            name: Some("https".to_owned()),
-            protocol: Some("TCP".to_owned()),
-            port: Some(i32::from(port)),
-            ..SlicePort::default()
-        }],
+        ports: if addresses.is_empty() { Vec::new() } else { vec![https] },
         ..EndpointSlice::default()
     };
     let meta = slice.meta_mut();

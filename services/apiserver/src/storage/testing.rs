@@ -11,8 +11,8 @@ use futures::{StreamExt, stream::BoxStream};
 use parking_lot::Mutex;
 use proto::{
     etcdserverpb::{
-        Compare, DeleteRangeResponse, PutResponse, RangeRequest, RangeResponse, ResponseHeader, ResponseOp,
-        StatusResponse, TxnRequest, TxnResponse, WatchCreateRequest, WatchResponse,
+        Compare, DeleteRangeRequest, DeleteRangeResponse, PutResponse, RangeRequest, RangeResponse, RequestOp,
+        ResponseHeader, ResponseOp, StatusResponse, TxnRequest, TxnResponse, WatchCreateRequest, WatchResponse,
         compare::{CompareResult, TargetUnion},
         request_op::Request,
         response_op::Response,
@@ -228,8 +228,12 @@ impl Store for MemoryStore {
         Ok(15)
     }
 
-    async fn lease_revoke(&self, _id: i64) -> Result<(), Status> {
-        Ok(())
+    async fn lease_revoke(&self, id: i64) -> Result<(), Status> {
+        let held = |pair: &&KeyValue| pair.lease == id;
+        let keys: Vec<Bytes> = self.0.state.lock().keys.values().filter(held).map(|pair| pair.key.clone()).collect();
+        let delete = |key| Request::RequestDeleteRange(DeleteRangeRequest { key, ..DeleteRangeRequest::default() });
+        let success = keys.into_iter().map(|key| RequestOp { request: Some(delete(key)) }).collect();
+        self.txn(TxnRequest { success, ..TxnRequest::default() }).await.map(drop)
     }
 
     async fn status(&self) -> Result<StatusResponse, Status> {

@@ -2,7 +2,7 @@ use futures::future::join_all;
 use proto::{
     Kind,
     k8s::{
-        core::v1::{Pod, ResourceQuota, ResourceQuotaSpec},
+        core::v1::{Pod, ResourceQuota, ResourceQuotaSpec, Service, ServicePort, ServiceSpec},
         resource::Quantity,
     },
 };
@@ -85,4 +85,30 @@ async fn a_quota_on_compute_wants_requests_said() {
     assert!(
         refusal.message().contains("requested: requests.cpu=600m, used: requests.cpu=600m, limited: requests.cpu=1")
     );
+}
+
+#[tokio::test]
+async fn a_change_that_uses_more_is_counted_too() {
+    let cluster = cluster().await;
+    cluster.create(&quota("q", &[("services.nodeports", "1")])).await.unwrap();
+    let port = |number: i32| ServicePort { name: format!("p{number}"), port: number, ..Default::default() };
+    let spec = ServiceSpec { ports: vec![port(80)], ..Default::default() };
+    let mut service = named("default", "web", Service { spec: Some(spec), ..Default::default() });
+    cluster.create(&service).await.unwrap();
+    service.spec.as_mut().unwrap().r#type = "NodePort".into();
+    let exposed = cluster.update(&service).await.unwrap();
+    let quota = cluster.get::<ResourceQuota>("default", "q").await.unwrap();
+    assert_eq!(exposed.meta().resource_version, quota.meta().resource_version, "one transaction");
+    assert_eq!(used(&cluster, "q", "services.nodeports").await, "1");
+    service.spec.as_mut().unwrap().ports.push(port(81));
+    assert_eq!(
+        cluster.update(&service).await.unwrap_err().message(),
+        "services \"web\" is forbidden: exceeded quota: q, requested: services.nodeports=1, used: \
+         services.nodeports=1, limited: services.nodeports=1"
+    );
+    // What uses no more is not counted again.
+    service.spec.as_mut().unwrap().ports.truncate(1);
+    service.meta_mut().labels.insert("a".into(), "b".into());
+    cluster.update(&service).await.unwrap();
+    assert_eq!(used(&cluster, "q", "services.nodeports").await, "1");
 }

@@ -126,3 +126,93 @@ async fn a_living_apiserver_is_behind_the_kubernetes_service() {
     let endpoints = cluster.get::<proto::k8s::core::v1::Endpoints>("default", "kubernetes").await.unwrap();
     assert_eq!(endpoints.subsets[0].addresses[0].ip, "192.0.2.7");
 }
+
+#[tokio::test]
+async fn a_type_leaves_behind_what_the_next_one_does_not_have() {
+    let cluster = cluster().await;
+    let types = ["NodePort", "LoadBalancer", "ClusterIP"];
+    for (kind, next) in types.into_iter().flat_map(|kind| [(kind, "ClusterIP"), (kind, "ExternalName")]) {
+        let made = cluster.create(&service(&format!("{kind}-{next}").to_lowercase(), kind)).await.unwrap();
+        let mut changed = made.clone();
+        let spec = changed.spec.as_mut().unwrap();
+        spec.r#type = next.into();
+        if next == "ExternalName" {
+            spec.external_name = "example.com".into();
+        }
+        let changed = cluster.update(&changed).await.unwrap_or_else(|refusal| panic!("{kind} to {next}: {refusal}"));
+        let spec = changed.spec.unwrap();
+        assert_eq!((spec.external_traffic_policy.as_str(), spec.ports[0].node_port), ("", 0), "{kind} to {next}");
+        assert_eq!(spec.allocate_load_balancer_node_ports, None);
+        assert_eq!(spec.cluster_ip.is_empty(), next == "ExternalName");
+    }
+}
+
+#[tokio::test]
+async fn what_the_cluster_cannot_give_is_refused() {
+    let cluster = cluster().await;
+    let refused = async |change: fn(&mut ServiceSpec)| {
+        let mut wanted = service("web", "");
+        change(wanted.spec.as_mut().unwrap());
+        let refusal = cluster.create(&wanted).await.unwrap_err();
+        refusal.message().replace("Service \"web\" is invalid: ", "")
+    };
+    assert_eq!(
+        refused(|spec| spec.ip_families = vec!["IPv6".into()]).await,
+        "spec.ipFamilies[0]: Invalid value: \"IPv6\": not configured on this cluster"
+    );
+    assert_eq!(
+        refused(|spec| spec.ip_family_policy = Some("RequireDualStack".into())).await,
+        "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not configured for dual-stack services"
+    );
+    assert_eq!(
+        refused(|spec| spec.load_balancer_class = Some("example.com/lb".into())).await,
+        "spec.loadBalancerClass: Forbidden: may only be used when `type` is 'LoadBalancer'"
+    );
+    assert_eq!(
+        refused(|spec| spec.external_ips = vec!["127.0.0.1".into()]).await,
+        "spec.externalIPs[0]: Invalid value: \"127.0.0.1\": must be an address that reaches a node from outside"
+    );
+    assert!(refused(|spec| spec.health_check_node_port = 30000).await.starts_with("spec.healthCheckNodePort: Invalid"));
+}
+
+#[tokio::test]
+async fn a_dry_run_sees_that_an_address_is_taken() {
+    let cluster = cluster().await;
+    let mut taken = service("web", "");
+    taken.spec.as_mut().unwrap().cluster_ip = "10.96.0.1".into();
+    let dry = WriteOptions { dry_run: true, ..Default::default() };
+    let target = cluster.target::<Service>("default", "");
+    let refusal = cluster.api().create(&cluster.context, target, raw(&taken), &dry).await.unwrap_err();
+    assert!(refusal.message().contains("provided IP is already allocated"), "{refusal}");
+    let made = cluster.create(&service("web", "NodePort")).await.unwrap();
+    let mut other = service("other", "NodePort");
+    other.spec.as_mut().unwrap().ports[0].node_port = spec(&made).ports[0].node_port;
+    let refusal = cluster.api().create(&cluster.context, target, raw(&other), &dry).await.unwrap_err();
+    assert!(refusal.message().contains("provided port is already allocated"), "{refusal}");
+    assert_eq!(cluster.get::<Service>("default", "other").await.unwrap_err().code(), 404);
+}
+
+#[tokio::test]
+async fn the_kubernetes_service_follows_its_apiserver() {
+    let at = |address: &str, port| Options { advertise: Some((address.parse().unwrap(), port)), ..Options::default() };
+    let until = async |cluster: &Cluster, count: usize| {
+        let mut heads = cluster.api().hub.heads();
+        loop {
+            let found = cluster.get::<proto::k8s::core::v1::Endpoints>("default", "kubernetes").await;
+            if found.is_ok_and(|endpoints| endpoints.subsets.len() == count) {
+                return;
+            }
+            heads.changed().await.unwrap();
+        }
+    };
+    let first = cluster_with(at("192.0.2.7", 6443)).await;
+    until(&first, 1).await;
+    first.server.stop().await;
+    // The next one is reached by nobody else, and at another port.
+    let server = Server::new(at("127.0.0.1", 7443), Arc::new(first.store.clone()));
+    server.start().await;
+    let next = Cluster { server, store: first.store, context: first.context };
+    until(&next, 0).await;
+    let service = next.get::<Service>("default", "kubernetes").await.unwrap();
+    assert_eq!(spec(&service).ports[0].target_port.as_ref().unwrap().int_val, 7443);
+}

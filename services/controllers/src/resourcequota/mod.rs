@@ -10,7 +10,10 @@ use std::sync::Arc;
 
 use client::{Action, Controller, Key, Reflector, controller::Watches};
 use jiff::Timestamp;
-use model::resources::{Amount, Resources};
+use model::{
+    quota,
+    resources::{Amount, Resources},
+};
 use proto::{
     Kind, Resource,
     k8s::core::v1::{ConfigMap, Pod, ReplicationController, ResourceQuota, Service, ServiceAccount},
@@ -60,11 +63,11 @@ impl Controller for ResourceQuotas {
         let quota = caches.cache::<ResourceQuota>().get(&key.namespace, &key.name)?;
         let mut used = Resources::default();
         for pod in caches.cache::<Pod>().list_in(&key.namespace) {
-            if usage::covers(&quota, &pod) {
+            if quota::covers(&quota, &pod) {
                 used.add(&usage::of_pod(&pod));
             }
         }
-        if usage::covers_all(&quota) {
+        if quota::covers_all(&quota) {
             for service in caches.cache::<Service>().list_in(&key.namespace) {
                 used.add(&usage::of_service(&service));
             }
@@ -146,7 +149,7 @@ mod tests {
 
     fn used(quota: &ResourceQuota, pods: &[Pod]) -> Resources {
         let mut used = Resources::default();
-        pods.iter().filter(|pod| usage::covers(quota, pod)).for_each(|pod| used.add(&usage::of_pod(pod)));
+        pods.iter().filter(|pod| quota::covers(quota, pod)).for_each(|pod| used.add(&usage::of_pod(pod)));
         used
     }
 

@@ -1,10 +1,10 @@
 //! What objects use, under every name a quota may know it by. Pure; the apiserver's admission counts by the same rules.
 
 use model::{
-    pod::{Qos, is_terminal, qos, spec},
+    pod::is_terminal,
     resources::{Amount, Resources, pod_limits, pod_requests},
 };
-use proto::k8s::core::v1::{Pod, ResourceQuota, Service};
+use proto::k8s::core::v1::{Pod, Service};
 
 use super::{COUNTED, amount};
 
@@ -47,24 +47,6 @@ pub fn of_service(service: &Service) -> Resources {
         used.set("services.nodeports", amount(spec.ports.len()));
     }
     used
-}
-
-/// A quota without scopes covers objects of all kinds.
-pub fn covers_all(quota: &ResourceQuota) -> bool {
-    quota.spec.as_ref().is_none_or(|spec| spec.scopes.is_empty())
-}
-
-pub fn covers(quota: &ResourceQuota, pod: &Pod) -> bool {
-    let scopes = quota.spec.as_ref().map(|spec| spec.scopes.as_slice()).unwrap_or_default();
-    let is_best_effort = qos(pod) == Qos::BestEffort;
-    let is_terminating = spec(pod).active_deadline_seconds.is_some();
-    scopes.iter().all(|scope| match scope.as_str() {
-        "BestEffort" => is_best_effort,
-        "NotBestEffort" => !is_best_effort,
-        "Terminating" => is_terminating,
-        "NotTerminating" => !is_terminating,
-        _ => false,
-    })
 }
 
 /// Whether this controller counts a name; what it does not count it must not call zero.

@@ -5,7 +5,7 @@
 mod quota;
 mod service_account;
 
-pub(crate) use quota::QuotaLocks;
+pub(crate) use quota::{Charge, QuotaLocks};
 
 use crate::registry::Record;
 

@@ -48,7 +48,7 @@ impl QuotaLocks {
         lock.lock_owned().await
     }
 
-    /// Counts a new object on the quotas of its namespace.
+    /// Counts a new object on the quotas of its namespace, or what a changed one uses more than the `old`.
     ///
     /// # Errors
     /// 403 where one of them does not allow it.
@@ -57,13 +57,20 @@ impl QuotaLocks {
         api: &Api,
         info: &ResourceInfo,
         record: &dyn Record,
+        old: Option<&dyn Record>,
         is_dry: bool,
     ) -> Result<Charge> {
         let namespace = &record.meta().namespace;
         if namespace.is_empty() || api.cluster.quotas(namespace).is_empty() {
             return Ok(Charge::default());
         }
-        let use_of = usage(info, record);
+        let use_of = match old {
+            None => usage(info, record),
+            Some(old) => grown(usage(info, record), &usage(info, old)),
+        };
+        if use_of.0.is_empty() {
+            return Ok(Charge::default());
+        }
         let turn = self.turn(namespace).await;
         let mut charge = Charge {
             namespace: namespace.clone(),
@@ -77,7 +84,9 @@ impl QuotaLocks {
                 continue;
             }
             let delta = on(&quota.object, &use_of);
-            check_said(info, &name, &quota.object, record)?;
+            if old.is_none() {
+                check_said(info, &name, &quota.object, record)?;
+            }
             if !delta.0.is_empty() {
                 concerned.push((name, quota, delta));
             }
@@ -282,6 +291,13 @@ fn usage(info: &ResourceInfo, record: &dyn Record) -> Resources {
     used
 }
 
+/// What a use is above another; what shrinks is counted off by the quota controller.
+fn grown(mut used: Resources, old: &Resources) -> Resources {
+    used.subtract(old);
+    used.0.retain(|_, amount| *amount > Amount::default());
+    used
+}
+
 /// The part of a use that a quota counts.
 fn on(quota: &ResourceQuota, used: &Resources) -> Resources {
     let hard = hard(quota);
@@ -296,20 +312,10 @@ fn on(quota: &ResourceQuota, used: &Resources) -> Resources {
 
 /// Whether the quota's scopes cover the object.
 fn covers(quota: &ResourceQuota, record: &dyn Record) -> bool {
-    let scopes = quota.spec.as_ref().map(|spec| spec.scopes.as_slice()).unwrap_or_default();
-    if scopes.is_empty() {
-        return true;
+    match record.as_kind::<Pod>() {
+        Some(pod) => model::quota::covers(quota, pod),
+        None => model::quota::covers_all(quota),
     }
-    let Some(pod) = record.as_kind::<Pod>() else { return false };
-    let is_best_effort = model::pod::qos(pod) == model::pod::Qos::BestEffort;
-    let is_terminating = pod.spec.as_ref().is_some_and(|spec| spec.active_deadline_seconds.is_some());
-    scopes.iter().all(|scope| match scope.as_str() {
-        "BestEffort" => is_best_effort,
-        "NotBestEffort" => !is_best_effort,
-        "Terminating" => is_terminating,
-        "NotTerminating" => !is_terminating,
-        _ => false,
-    })
 }
 
 /// A quota on requests or limits demands that every container says its own.

@@ -1,7 +1,11 @@
 //! Services: a stable address and port in front of changing pods.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
+use ipnet::IpNet;
 use model::validate;
 use proto::k8s::{
     core::v1::{ClientIpConfig, Service, ServicePort, ServiceSpec, SessionAffinityConfig},
@@ -15,6 +19,8 @@ const PROTOCOLS: &[&str] = &["TCP", "UDP", "SCTP"];
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 const AFFINITIES: &[&str] = &["ClientIP", "None"];
 const POLICIES: &[&str] = &["Cluster", "Local"];
+const FAMILIES: &[&str] = &["IPv4", "IPv6"];
+const FAMILY_POLICIES: &[&str] = &["SingleStack", "PreferDualStack", "RequireDualStack"];
 const HEADLESS: &str = "None";
 /// Three hours.
 const AFFINITY_SECONDS: i32 = 10_800;
@@ -60,15 +66,10 @@ impl Strategy for Services {
 
     fn prepare_update(&self, new: &mut Service, old: &Service) {
         let (Some(new), Some(old)) = (new.spec.as_mut(), old.spec.as_ref()) else { return };
-        if new.r#type == "ExternalName" {
-            if old.r#type != "ExternalName" && new.cluster_ip == old.cluster_ip {
-                new.cluster_ip.clear();
-                new.cluster_ips.clear();
-            }
-            return;
-        }
+        leave_behind(new, old);
         // What was given is kept where the update does not say otherwise.
-        if new.cluster_ip.is_empty() && old.r#type != "ExternalName" {
+        let has_address = new.r#type != "ExternalName";
+        if has_address && new.cluster_ip.is_empty() && old.r#type != "ExternalName" {
             new.cluster_ip.clone_from(&old.cluster_ip);
             new.cluster_ips.clone_from(&old.cluster_ips);
         }
@@ -107,6 +108,7 @@ impl Strategy for Services {
                 causes.invalid("spec.externalTrafficPolicy", &spec.external_traffic_policy, detail);
             }
         }
+        validate_balancer(&spec, causes);
         let timeout =
             spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
         if let Some(seconds) = timeout.filter(|seconds| !(1..=AFFINITY_SECONDS_MAX).contains(seconds)) {
@@ -187,6 +189,7 @@ impl Services {
             }
             return;
         }
+        validate_families(spec, causes);
         if spec.cluster_ips.len() > 1 {
             causes.invalid("spec.clusterIPs", &spec.cluster_ips.join(","), "may only hold 1 value");
         }
@@ -214,7 +217,14 @@ impl Services {
             }
         }
         for (index, address) in spec.external_ips.iter().enumerate() {
-            causes.invalid_each(format!("spec.externalIPs[{index}]"), address, validate::ip(address));
+            let field = format!("spec.externalIPs[{index}]");
+            match address.parse::<IpAddr>() {
+                Ok(parsed) if parsed.is_loopback() || parsed.is_unspecified() || parsed.is_multicast() => {
+                    causes.invalid(field, address, "must be an address that reaches a node from outside");
+                }
+                Ok(_) => {}
+                Err(_) => causes.invalid_each(field, address, validate::ip(address)),
+            }
         }
     }
 
@@ -261,6 +271,77 @@ impl Services {
             let detail = format!("provided port is not in the valid range. The range of valid ports is {first}-{last}");
             causes.invalid_number(field, i64::from(port.node_port), detail);
         }
+    }
+}
+
+/// Takes off what the new type does not have, where the update carries it on from the old type unchanged.
+fn leave_behind(new: &mut ServiceSpec, old: &ServiceSpec) {
+    if new.r#type == "ExternalName" && old.r#type != "ExternalName" && new.cluster_ip == old.cluster_ip {
+        new.cluster_ip.clear();
+        new.cluster_ips.clear();
+        new.ip_families.clear();
+        new.ip_family_policy = None;
+        new.internal_traffic_policy = None;
+    }
+    let is_external = matches!(new.r#type.as_str(), "NodePort" | "LoadBalancer");
+    if !is_external && new.external_traffic_policy == old.external_traffic_policy {
+        new.external_traffic_policy.clear();
+    }
+    if new.r#type != "LoadBalancer" {
+        if new.allocate_load_balancer_node_ports == old.allocate_load_balancer_node_ports {
+            new.allocate_load_balancer_node_ports = None;
+        }
+        if new.load_balancer_class == old.load_balancer_class {
+            new.load_balancer_class = None;
+        }
+        if new.health_check_node_port == old.health_check_node_port {
+            new.health_check_node_port = 0;
+        }
+    }
+}
+
+/// The cluster's addresses are of one family.
+fn validate_families(spec: &ServiceSpec, causes: &mut Causes) {
+    if let Some(policy) = &spec.ip_family_policy {
+        causes.one_of("spec.ipFamilyPolicy", policy, FAMILY_POLICIES);
+        if policy == "RequireDualStack" {
+            let detail = "this cluster is not configured for dual-stack services";
+            causes.invalid("spec.ipFamilyPolicy", policy, detail);
+        }
+    }
+    for (index, family) in spec.ip_families.iter().enumerate() {
+        let field = format!("spec.ipFamilies[{index}]");
+        causes.one_of(&field, family, FAMILIES);
+        if family == "IPv6" {
+            causes.invalid(field, family, "not configured on this cluster");
+        } else if index > 0 {
+            causes.duplicate(field, family);
+        }
+    }
+}
+
+/// What only a load balancer outside the cluster has.
+fn validate_balancer(spec: &ServiceSpec, causes: &mut Causes) {
+    let is_balanced = spec.r#type == "LoadBalancer";
+    for (index, range) in spec.load_balancer_source_ranges.iter().enumerate() {
+        let field = format!("spec.loadBalancerSourceRanges[{index}]");
+        if range.trim().parse::<IpNet>().is_err() {
+            causes.invalid(field, range, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)");
+        }
+    }
+    for (name, is_set) in [
+        ("loadBalancerSourceRanges", !spec.load_balancer_source_ranges.is_empty()),
+        ("loadBalancerClass", spec.load_balancer_class.is_some()),
+        ("allocateLoadBalancerNodePorts", spec.allocate_load_balancer_node_ports.is_some()),
+    ] {
+        if is_set && !is_balanced {
+            causes.forbidden(format!("spec.{name}"), "may only be used when `type` is 'LoadBalancer'");
+        }
+    }
+    let is_checked = is_balanced && spec.external_traffic_policy == "Local";
+    if spec.health_check_node_port != 0 && !is_checked {
+        let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        causes.invalid_number("spec.healthCheckNodePort", i64::from(spec.health_check_node_port), detail);
     }
 }
 

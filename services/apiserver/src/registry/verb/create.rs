@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use proto::codec::ResourceInfo;
+use proto::{codec::ResourceInfo, k8s::meta::v1::StatusCause};
 
 use super::writer::{Picks, moved_claims, sealed, written};
 use crate::{
@@ -105,7 +105,12 @@ impl Api {
                     "unable to create new content in namespace {} because it is being terminated",
                     meta.namespace
                 );
-                Err(Refusal::forbidden(info, name, &why))
+                let cause = StatusCause {
+                    reason: "NamespaceTerminating".to_owned(),
+                    message: format!("namespace {} is being terminated", meta.namespace),
+                    field: "metadata.namespace".to_owned(),
+                };
+                Err(Refusal::forbidden(info, name, &why).with_causes(vec![cause]))
             }
             None => Err(self.missing_namespace(&meta.namespace)),
         }
@@ -134,13 +139,25 @@ impl Api {
             self.allocate(served, &mut *record, None, &mut picks)?;
             let raw = record.encode();
             let value = sealed(info, &raw)?;
-            let mut quota = self.quotas.charge(self, info, &*record, dry_run).await?;
+            let mut quota = self.quotas.charge(self, info, &*record, None, dry_run).await?;
             if dry_run {
                 let key = keys::object(info, &record.meta().namespace, &record.meta().name);
                 if self.objects.get(&key).await?.is_some() {
                     return Err(Refusal::already_exists(info, &record.meta().name));
                 }
-                return written(info, raw, 0);
+                let Some(taken) = self.taken(&moved_claims(served, Some(&*record), None)).await? else {
+                    return written(info, raw, 0);
+                };
+                self.answer_lost(
+                    served,
+                    &mut record,
+                    wanted.as_deref(),
+                    Outcome::Claimed(taken),
+                    (is_named_here, &mut names),
+                    &mut picks,
+                )
+                .await?;
+                continue;
             }
             let namespace = &record.meta().namespace;
             let write = Write {

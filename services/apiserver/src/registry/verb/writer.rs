@@ -11,6 +11,7 @@ use proto::{
 
 use crate::{
     api::{Api, Form, Stored},
+    gate::admission::Charge,
     refusal::{Refusal, Result},
     registry::{Causes, Pool, Record, Served, meta},
     storage::{Claims, Entry, Held, Outcome, Write, keys},
@@ -111,28 +112,41 @@ impl Api {
             }
             let is_over = is_over(served, &*new);
             let value = if is_over { None } else { Some(sealed(served.info, &raw)?) };
+            let claims = moved_claims(served, (!is_over).then_some(&*new), Some(&*old));
+            let mut quota = match change.mode {
+                Mode::Main => self.quotas.charge(self, served.info, &*new, Some(&*old), dry_run).await?,
+                Mode::Status | Mode::Internal => Charge::default(),
+            };
             if dry_run {
-                return written(served.info, raw, entry.revision);
+                let Some(taken) = self.taken(&claims).await? else {
+                    return written(served.info, raw, entry.revision);
+                };
+                self.lose(&mut picks, served, &*new, &taken).await?;
+                continue;
             }
             let write = Write {
                 key: entry.key.clone(),
                 expected: entry.revision,
                 value,
-                claims: moved_claims(served, (!is_over).then_some(&*new), Some(&*old)),
+                claims,
+                beside: quota.take_write(),
                 lease: self.leases.expiry(self.objects.store(), served.rules.ttl_seconds()).await?,
                 ..Write::default()
             };
-            match self.objects.commit(&write).await? {
-                Outcome::Done { revision } => {
-                    self.observe_own(served.info, revision).await;
-                    return written(served.info, raw, revision);
-                }
+            let outcome = self.objects.commit(&write).await;
+            if let Ok(Outcome::Done { revision }) = outcome {
+                quota.keep(revision);
+                self.observe_own(served.info, revision).await;
+                return written(served.info, raw, revision);
+            }
+            quota.give_back(self).await;
+            match outcome? {
                 Outcome::Changed(Some(newer)) => entry = newer,
                 Outcome::Changed(None) => return Err(Refusal::not_found(served.info, name)),
                 Outcome::Claimed(key) => self.lose(&mut picks, served, &*new, &key).await?,
-                Outcome::Homeless | Outcome::BesideChanged => {
-                    return Err(Refusal::internal("a change has nothing beside it"));
-                }
+                // The quota was read anew when its charge was given back.
+                Outcome::BesideChanged | Outcome::Done { .. } => {}
+                Outcome::Homeless => return Err(Refusal::internal("a change is in no namespace of its own")),
             }
         }
         Err(Refusal::modified(served.info, name))
@@ -198,6 +212,16 @@ impl Api {
             };
             Refusal::internal(format!("failed to allocate for {:?}: {what}", record.meta().name))
         })
+    }
+
+    /// The first of the values to be taken that belongs to another; none where all are free.
+    pub(super) async fn taken(&self, claims: &Claims) -> Result<Option<String>> {
+        for claim in &claims.take {
+            if self.objects.keys(&claim.key).await?.contains(&claim.key) {
+                return Ok(Some(claim.key.clone()));
+            }
+        }
+        Ok(None)
     }
 
     /// A claimed value belongs to another: learn what is taken where it was our pick, refuse where it was asked for.

@@ -6,6 +6,7 @@
 
 mod decode;
 mod descriptor;
+mod duplicates;
 mod encode;
 mod json;
 mod schema;
@@ -14,6 +15,7 @@ mod text;
 use std::fmt;
 
 pub use decode::{json_to_proto, type_meta, value_to_proto};
+pub use duplicates::duplicate_keys;
 pub use encode::{proto_to_json, proto_to_value};
 pub use schema::{Cardinality, Field, FieldType, JsonField, Message, MessageId, ResourceInfo, Scalar, Schema, schema};
 

@@ -93,3 +93,20 @@ async fn old_revisions_are_listed_until_they_are_compacted() {
     let refusal = cluster.list::<ConfigMap>("default", exact).await.unwrap_err();
     assert_eq!((refusal.code(), refusal.reason()), (410, "Expired"));
 }
+
+#[tokio::test]
+async fn a_list_that_took_too_long_can_go_on_as_things_stand_now() {
+    let cluster = three_maps().await;
+    let target = cluster.target::<ConfigMap>("default", "");
+    let first = ListOptions { limit: 1, ..Default::default() };
+    let page = cluster.api().list(&cluster.context, target, first).await.unwrap();
+    cluster.delete::<ConfigMap>("default", "b", DeleteOptions::default()).await.unwrap();
+    let (version, revision) = crate::bootstrap::compact_once(cluster.api(), 0, 0).await.unwrap();
+    crate::bootstrap::compact_once(cluster.api(), version, revision).await.unwrap();
+    let next = ListOptions { continue_: page.continue_, ..Default::default() };
+    let refusal = cluster.list::<ConfigMap>("default", next).await.unwrap_err();
+    assert_eq!((refusal.code(), refusal.reason()), (410, "Expired"));
+    let rest = refusal.status().metadata.as_ref().unwrap().r#continue.clone();
+    let next = ListOptions { continue_: rest, ..Default::default() };
+    assert_eq!(names(&cluster.list::<ConfigMap>("default", next).await.unwrap()), ["c"]);
+}

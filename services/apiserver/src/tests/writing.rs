@@ -177,7 +177,10 @@ async fn patches_of_three_kinds_change_an_object() {
     assert_eq!(changed.meta().generation, 2);
 
     let refusal = patch(&cluster, "", PatchKind::Merge, r#"{"spec":{"nodeNam":"x"}}"#).await.unwrap_err();
-    assert_eq!((refusal.code(), refusal.message()), (400, "strict decoding error: unknown field \"spec.nodeNam\""));
+    assert_eq!(
+        (refusal.code(), refusal.message()),
+        (422, "Pod \"web\" is invalid: patch: strict decoding error: unknown field \"spec.nodeNam\"")
+    );
     let stale = r#"{"metadata":{"resourceVersion":"1","labels":{"c":"3"}}}"#;
     assert_eq!(patch(&cluster, "", PatchKind::Merge, stale).await.unwrap_err().code(), 409);
     let status = r#"{"status":{"phase":"Running"},"spec":{"nodeName":"n1"}}"#;

@@ -2,8 +2,8 @@
 
 use prost::Message;
 use proto::{
-    codec::{MessageId, proto_to_value, value_to_proto},
-    k8s::autoscaling::v1::Scale,
+    codec::{MessageId, duplicate_keys, proto_to_value, value_to_proto},
+    k8s::{autoscaling::v1::Scale, meta::v1::StatusCause},
 };
 
 use super::writer::Change;
@@ -20,7 +20,7 @@ impl Api {
     /// Changes an object by a patch.
     ///
     /// # Errors
-    /// As [`Api::update`]; 400 for what is no patch, 415 for server-side apply.
+    /// As [`Api::update`]; 400 for what is no patch, 415 for server-side apply, 422 for a patch that does not suit.
     pub async fn patch(
         &self,
         context: &RequestContext,
@@ -84,17 +84,29 @@ fn patched(
             )));
         }
     }
-    let decoded = value_to_proto(form.message, &value)
-        .map_err(|error| Refusal::bad_request(format!("the patched object is not a {}: {error}", form.kind)))?;
-    let issues: Vec<String> = decoded.issues.iter().map(ToString::to_string).collect();
-    match options.field_validation {
-        FieldValidation::Strict if !issues.is_empty() => {
-            return Err(Refusal::bad_request(format!("strict decoding error: {}", issues.join(", "))));
-        }
-        FieldValidation::Warn => *warnings = issues.into_iter().take(WARNINGS_MAX).collect(),
-        FieldValidation::Strict | FieldValidation::Ignore => {}
+    let decoded =
+        value_to_proto(form.message, &value).map_err(|error| unsuitable(form, &value, [error.to_string()]))?;
+    let mut issues = match options.field_validation {
+        FieldValidation::Ignore => return Ok(decoded.bytes),
+        FieldValidation::Strict | FieldValidation::Warn => duplicate_keys(patch.body).unwrap_or_default(),
+    };
+    issues.extend(decoded.issues);
+    let mut issues = issues.iter().map(ToString::to_string);
+    if options.field_validation == FieldValidation::Warn {
+        *warnings = issues.take(WARNINGS_MAX).collect();
+    } else if let Some(first) = issues.next() {
+        let issues = std::iter::once(first).chain(issues);
+        return Err(unsuitable(form, &value, issues.map(|issue| format!("strict decoding error: {issue}"))));
     }
     Ok(decoded.bytes)
+}
+
+/// The patch makes of this object what its kind does not allow.
+fn unsuitable(form: Form, object: &serde_json::Value, reasons: impl IntoIterator<Item = String>) -> Refusal {
+    let group = form.api_version.split_once('/').map_or("", |(group, _)| group);
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let cause = |message| StatusCause { reason: "FieldValueInvalid".to_owned(), message, field: "patch".to_owned() };
+    Refusal::invalid_kind(group, form.kind, name, reasons.into_iter().map(cause).collect())
 }
 
 fn applied(message: MessageId, object: &serde_json::Value, patch: &Patch<'_>) -> Result<serde_json::Value> {

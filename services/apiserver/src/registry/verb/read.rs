@@ -82,7 +82,11 @@ impl Api {
                 (_, false) => SCAN_PAGE,
             };
             let page = self.objects.list(&prefix, &after, limit, revision).await.map_err(|refusal| {
-                if refusal.code() == 410 && !options.continue_.is_empty() { expired_token() } else { refusal }
+                if refusal.code() == 410 && !options.continue_.is_empty() {
+                    expired_token(&after[prefix.len()..])
+                } else {
+                    refusal
+                }
             })?;
             revision = page.revision;
             let is_last = page.remaining == 0;
@@ -162,11 +166,15 @@ fn start(options: &ListOptions, prefix: &str) -> Result<(String, i64)> {
     Ok((String::new(), exact))
 }
 
-fn expired_token() -> Refusal {
-    Refusal::expired(
-        "The provided continue parameter is too old to display a consistent list result. You can start a new list \
-         without the continue parameter.",
+/// The rest of the list can still be had, as it stands now: the Status carries a token for that.
+fn expired_token(last: &str) -> Refusal {
+    let mut status = Refusal::expired(
+        "The provided continue parameter is too old to display a consistent list result. Start a new list without it, \
+         or go on with the continue token of this answer: what follows is then of a later moment than what came before.",
     )
+    .into_status();
+    status.metadata.get_or_insert_default().r#continue = Token { revision: 0, last: last.to_owned() }.encode();
+    Refusal::from_status(status)
 }
 
 pub(crate) fn stored(resource: &'static ResourceInfo, entry: &Entry) -> Result<Stored> {

@@ -3,7 +3,7 @@
 use http::{HeaderMap, header};
 use kit::tls::Peer;
 
-use super::authz::is_master;
+use super::authz::{UNAUTHENTICATED, is_anonymous, is_master};
 use crate::{
     api::RequestContext,
     refusal::{Refusal, Result},
@@ -11,7 +11,6 @@ use crate::{
 
 /// Added to everyone who showed a valid certificate.
 const AUTHENTICATED: &str = "system:authenticated";
-const UNAUTHENTICATED: &str = "system:unauthenticated";
 const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 /// `kubectl --as`, `--as-group`, `--as-uid`.
 const AS_USER: &str = "impersonate-user";
@@ -32,8 +31,7 @@ pub fn identify(peer: Option<&Peer>) -> RequestContext {
 /// 401 for credentials that nobody here can check; 403 where somebody else than a master would act as another; 400
 /// where it is not said as whom.
 pub fn acting(context: &RequestContext, headers: &HeaderMap) -> Result<Option<RequestContext>> {
-    let is_anonymous = context.groups.iter().any(|group| group == UNAUTHENTICATED);
-    if is_anonymous && headers.contains_key(header::AUTHORIZATION) {
+    if is_anonymous(context) && headers.contains_key(header::AUTHORIZATION) {
         return Err(Refusal::unauthorized());
     }
     if !headers.keys().any(|name| name.as_str().starts_with(AS_PREFIX)) {

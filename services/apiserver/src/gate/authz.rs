@@ -16,6 +16,7 @@ use crate::{
 };
 
 const MASTERS: &str = "system:masters";
+pub(super) const UNAUTHENTICATED: &str = "system:unauthenticated";
 const NODES: &str = "system:nodes";
 const NODE_USER: &str = "system:node:";
 /// Leases by which nodes say that they live.
@@ -134,6 +135,11 @@ impl Verdict {
     }
 }
 
+/// Nobody knows who asks.
+pub fn is_anonymous(context: &RequestContext) -> bool {
+    context.groups.iter().any(|group| group == UNAUTHENTICATED)
+}
+
 pub fn is_master(context: &RequestContext) -> bool {
     context.groups.iter().any(|group| group == MASTERS)
 }
@@ -171,7 +177,7 @@ pub fn decide_path(context: &RequestContext, verb: &str, path: &str) -> Result<(
     let is_discovery = ["/api", "/apis", "/openapi"]
         .iter()
         .any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
-    let is_known = !context.groups.iter().any(|group| group == "system:unauthenticated");
+    let is_known = !is_anonymous(context);
     if is_master(context) || (verb == "get" && (is_public || (is_known && is_discovery))) {
         return Ok(());
     }

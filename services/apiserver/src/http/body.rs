@@ -1,5 +1,7 @@
 //! Request bodies: read within a bound, and turned into a message's bytes.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
@@ -20,6 +22,9 @@ pub const SIZE_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// What is read of a body that is too large, and thrown away: a client of HTTP/1.1 looks for an answer only once it has
 /// sent everything, and would otherwise see nothing but a broken connection.
 const DISCARDED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What is read over of a body that the answer does not depend on, and how long that may take.
+const LEFTOVER_BYTES_MAX: usize = 256 * 1024;
+const LEFTOVER_BOUND: Duration = Duration::from_secs(1);
 
 /// A message in a request, and what its form said that the message cannot hold.
 #[derive(Debug)]
@@ -33,7 +38,7 @@ pub struct Received {
 ///
 /// # Errors
 /// 413 beyond [`SIZE_BYTES_MAX`]; 400 where the client breaks off.
-pub async fn read(headers: &HeaderMap, mut body: Body) -> Result<Bytes> {
+pub async fn read(headers: &HeaderMap, body: &mut Body) -> Result<Bytes> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let waits_for_consent = headers.contains_key(header::EXPECT);
     if let Some(length) = announced.filter(|length: &usize| waits_for_consent && *length > SIZE_BYTES_MAX) {
@@ -55,6 +60,21 @@ pub async fn read(headers: &HeaderMap, mut body: Body) -> Result<Bytes> {
         return Err(Refusal::too_large(announced.unwrap_or(size).max(size), SIZE_BYTES_MAX));
     }
     Ok(kept.freeze())
+}
+
+/// Reads over what nobody wanted of a body, a little and not for long: only then can the connection of an HTTP/1.1 client
+/// carry its next request.
+pub async fn discard(body: &mut Body) {
+    let rest = async {
+        let mut size = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            size += frame.data_ref().map_or(0, Bytes::len);
+            if size > LEFTOVER_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LEFTOVER_BOUND, rest).await;
 }
 
 /// Turns a body into the message of the kind that is written at its path.
@@ -272,22 +292,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_beyond_the_bound_is_read_to_its_end_and_named_by_size_and_limit() {
-        let sent =
+        let mut sent =
             Body::from_stream(futures::stream::iter((0..4).map(|_| Ok::<_, std::io::Error>(vec![b'x'; 1 << 20]))));
-        let refusal = read(&HeaderMap::new(), sent).await.unwrap_err();
+        let refusal = read(&HeaderMap::new(), &mut sent).await.unwrap_err();
         assert_eq!(refusal.code(), 413);
         assert!(refusal.message().contains("4194304") && refusal.message().contains("3145728"), "{refusal}");
-        let all = read(&HeaderMap::new(), Body::from(vec![b'x'; SIZE_BYTES_MAX])).await.unwrap();
+        let all = read(&HeaderMap::new(), &mut Body::from(vec![b'x'; SIZE_BYTES_MAX])).await.unwrap();
         assert_eq!(all.len(), SIZE_BYTES_MAX);
         // Nobody reads without end: beyond the bound the announced size is believed.
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_LENGTH, "1000000000".parse().unwrap());
-        let endless = Body::from_stream(futures::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b'x'; 1 << 20])));
-        let refusal = read(&headers, endless).await.unwrap_err();
+        let mut endless =
+            Body::from_stream(futures::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b'x'; 1 << 20])));
+        let refusal = read(&headers, &mut endless).await.unwrap_err();
         assert!(refusal.message().contains("1000000000"), "{refusal}");
         // Who asks first need not send at all.
         headers.insert(header::EXPECT, "100-continue".parse().unwrap());
-        let never = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
-        assert_eq!(read(&headers, never).await.unwrap_err().code(), 413);
+        let mut never = Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>());
+        assert_eq!(read(&headers, &mut never).await.unwrap_err().code(), 413);
     }
 }

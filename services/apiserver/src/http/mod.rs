@@ -55,19 +55,25 @@ pub fn router(api: Arc<Api>) -> Router {
 async fn serve(State(door): State<Door>, request: Request) -> Response {
     let encoding = Wanted::for_refusal(request.headers());
     let counted = metrics::Counted::of(&request);
-    let response = dispatch(&door, request).await.unwrap_or_else(|refusal| answer::refusal(&refusal, encoding));
+    let (parts, mut body) = request.into_parts();
+    let response = match dispatch(&door, parts, &mut body).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            body::discard(&mut body).await;
+            answer::refusal(&refusal, encoding)
+        }
+    };
     door.metrics.count(counted, response.status());
     response
 }
 
-async fn dispatch(door: &Door, request: Request) -> Result<Response> {
-    let context = request.extensions().get::<Arc<RequestContext>>().cloned();
+async fn dispatch(door: &Door, parts: Parts, body: &mut Body) -> Result<Response> {
+    let context = parts.extensions.get::<Arc<RequestContext>>().cloned();
     let context = context.unwrap_or_else(|| Arc::new(RequestContext::anonymous()));
-    let context = match acting(&context, request.headers())? {
+    let context = match acting(&context, &parts.headers)? {
         Some(other) => Arc::new(other),
         None => context,
     };
-    let (parts, body) = request.into_parts();
     match path::parse(parts.uri.path()) {
         Some(Path::Object(object)) => objects::serve(&door.api, &context, &object, parts, body).await,
         Some(path) => {
@@ -127,7 +133,7 @@ async fn document(door: &Door, path: &Path, parts: &Parts) -> Result<Response> {
         (Path::OpenApiIndex, _) => Some(openapi::index()),
         (Path::OpenApi(name), _) => return openapi_document(name, parts),
         (Path::Version, _) => Some(version::document()),
-        (Path::Health, _) => return Ok(status::health(&door.api, parts).await),
+        (Path::Health, _) => return status::health(&door.api, parts).await,
         (Path::Metrics, _) => return Ok(plain(StatusCode::OK, door.metrics.rendered())),
         (Path::Object(_), _) => None,
     };

@@ -35,7 +35,7 @@ pub async fn serve(
     context: &RequestContext,
     path: &ObjectPath,
     parts: Parts,
-    body: Body,
+    body: &mut Body,
 ) -> Result<Response> {
     let named = &path.resource.resource;
     if api.resource(&named.group, &named.version, &named.plural).is_none() {
@@ -124,7 +124,8 @@ impl ObjectPath {
 
 impl Asked<'_> {
     async fn get(&self) -> Result<Response> {
-        if self.path.subresource.is_empty() && self.query.flag("watch")? == Some(true) {
+        let is_watch = self.path.is_watch || self.query.flag("watch")? == Some(true);
+        if self.path.subresource.is_empty() && is_watch {
             return self.read_collection().await;
         }
         let stored = self.api.get(self.context, self.path.target()).await?;
@@ -151,27 +152,27 @@ impl Asked<'_> {
         }
     }
 
-    async fn create(self, body: Body) -> Result<Response> {
+    async fn create(self, body: &mut Body) -> Result<Response> {
         let options = self.query.write_options()?;
         let received = self.received(body, &options).await?;
         let written = self.api.create(self.context, self.path.target(), received.raw, &options).await?;
         self.written(&written, received.warnings)
     }
 
-    async fn update(self, body: Body) -> Result<Response> {
+    async fn update(self, body: &mut Body) -> Result<Response> {
         let options = self.query.write_options()?;
         let received = self.received(body, &options).await?;
         let written = self.api.update(self.context, self.path.target(), received.raw, &options).await?;
         self.written(&written, received.warnings)
     }
 
-    async fn received(&self, body: Body, options: &WriteOptions) -> Result<body::Received> {
+    async fn received(&self, body: &mut Body, options: &WriteOptions) -> Result<body::Received> {
         let bytes = body::read(&self.parts.headers, body).await?;
         let content_type = text(&self.parts.headers, header::CONTENT_TYPE);
         body::object(content_type, &bytes, self.form, options.field_validation)
     }
 
-    async fn patch(self, body: Body) -> Result<Response> {
+    async fn patch(self, body: &mut Body) -> Result<Response> {
         let kind = patch_kind(text(&self.parts.headers, header::CONTENT_TYPE))?;
         let options = self.query.write_options()?;
         let force = self.query.flag("force")?.unwrap_or_default();
@@ -189,7 +190,7 @@ impl Asked<'_> {
         Ok(response)
     }
 
-    async fn delete(self, body: Body) -> Result<Response> {
+    async fn delete(self, body: &mut Body) -> Result<Response> {
         let options = self.delete_options(body).await?;
         let deleted = self.api.delete(self.context, self.path.target(), &options).await?;
         if !deleted.gone {
@@ -211,7 +212,7 @@ impl Asked<'_> {
         Ok(Status { status: "Success".to_owned(), details: Some(details), ..Status::default() })
     }
 
-    async fn delete_collection(self, body: Body) -> Result<Response> {
+    async fn delete_collection(self, body: &mut Body) -> Result<Response> {
         let options = self.delete_options(body).await?;
         let selection = self.query.selection();
         let items = self.api.delete_collection(self.context, self.path.target(), &selection, &options).await?;
@@ -221,7 +222,7 @@ impl Asked<'_> {
     }
 
     /// Options may come in the body or, where that is empty, in the query.
-    async fn delete_options(&self, body: Body) -> Result<DeleteOptions> {
+    async fn delete_options(&self, body: &mut Body) -> Result<DeleteOptions> {
         let bytes = body::read(&self.parts.headers, body).await?;
         if bytes.is_empty() {
             return self.query_delete_options();

@@ -365,6 +365,49 @@ async fn scale_is_a_kind_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_patch_that_does_not_suit_is_invalid_and_changes_nothing() {
+    let door = Door::open().await;
+    let made = door.map("a").await;
+    let one = format!("{MAPS}/a");
+    for media_type in ["application/merge-patch+json", "application/strategic-merge-patch+json"] {
+        expect![[r#"422 Invalid: ConfigMap "a" is invalid: patch: cannot unmarshal number 7 into field data.k of type string"#]]
+            .assert_eq(&refused(door.patch(&one, media_type, json!({ "data": { "k": 7 } })).await));
+        let patch = r#"{"dataa":{},"data":{"k":"1","k":"2"}}"#;
+        let send = |query: &str| {
+            let uri = format!("{one}?{query}");
+            let door = &door;
+            async move { door.send("PATCH", &uri, &[("content-type", media_type)], patch).await }
+        };
+        expect![[r#"422 Invalid: ConfigMap "a" is invalid: [patch: strict decoding error: duplicate field "data.k", patch: strict decoding error: unknown field "dataa"]"#]]
+            .assert_eq(&refused(read(send("fieldValidation=Strict").await).await));
+        let warned = send("dryRun=All").await;
+        assert_eq!(warned.status(), 200);
+        let warnings: Vec<_> = warned.headers().get_all(header::WARNING).iter().collect();
+        assert_eq!(warnings, [r#"299 - "duplicate field \"data.k\"""#, r#"299 - "unknown field \"dataa\"""#]);
+    }
+    assert_eq!(door.get(&one).await.1, made);
+}
+
+#[tokio::test]
+async fn the_old_path_of_a_watch_watches_one_object_too() {
+    let door = Door::open().await;
+    door.map("a").await;
+    door.map("b").await;
+    let uri = "/api/v1/watch/namespaces/default/configmaps/b";
+    let mut lines = Lines::of(door.send("GET", uri, &[], "").await);
+    assert_eq!(lines.show().await, "ADDED b");
+}
+
+#[tokio::test]
+async fn only_checks_that_are_made_are_answered() {
+    let door = Door::open().await;
+    for path in ["/healthz", "/livez/ping", "/readyz", "/readyz/store", "/healthz/etcd"] {
+        assert_eq!(door.send("GET", path, &[], "").await.status(), 200, "{path}");
+    }
+    assert_eq!(door.get("/healthz/nosuch").await.0, 404);
+}
+
+#[tokio::test]
 async fn a_misspelt_wish_deletes_nothing() {
     let door = Door::open().await;
     door.map("a").await;
@@ -393,6 +436,10 @@ async fn who_acts_as_another_may_what_the_other_may() {
     let review = door.send("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", &as_jane, "{}").await;
     let (_, review) = read(review).await;
     assert_eq!(review["status"]["userInfo"]["username"], "jane", "{review}");
+    // Who is nobody has nothing to ask about.
+    let as_nobody = [("impersonate-user", "system:anonymous")];
+    let review = door.send("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", &as_nobody, "{}").await;
+    assert_eq!(review.status(), 403);
 }
 
 #[tokio::test]

@@ -49,6 +49,9 @@ async fn a_running_pod_is_given_its_grace() {
 async fn a_finalizer_keeps_an_object_until_it_is_taken_off() {
     let cluster = cluster().await;
     let mut map = named("default", "kept", ConfigMap::default());
+    map.meta_mut().finalizers = vec!["hold".into()];
+    let refusal = cluster.create(&map).await.unwrap_err();
+    assert!(refusal.message().contains("neither a standard finalizer name nor is it fully qualified"), "{refusal}");
     map.meta_mut().finalizers = vec!["example.com/hold".into()];
     cluster.create(&map).await.unwrap();
     assert!(!cluster.delete::<ConfigMap>("default", "kept", DeleteOptions::default()).await.unwrap());
@@ -85,6 +88,8 @@ async fn a_namespace_ends_when_its_last_finalizer_goes() {
     let refusal = cluster.create(&named("blue", "late", pod("late"))).await.unwrap_err();
     assert_eq!(refusal.code(), 403);
     assert!(refusal.message().contains("because it is being terminated"), "{refusal}");
+    let causes = &refusal.status().details.as_ref().unwrap().causes;
+    assert_eq!(causes[0].reason, "NamespaceTerminating");
 
     leaving.spec.as_mut().unwrap().finalizers.clear();
     cluster.replace(&leaving, "finalize").await.unwrap();

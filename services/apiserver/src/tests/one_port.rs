@@ -8,7 +8,11 @@ use kit::{
     tls::{self, Ca, ClientTls, Clients, Identity, Subject, Usage},
 };
 use proto::forestay::api::v1::{self as wire, objects_client::ObjectsClient};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::client::TlsStream;
 use tonic::Code;
 
 use super::*;
@@ -45,11 +49,15 @@ impl Served {
         ObjectsClient::new(tls::channel(&[format!("https://127.0.0.1:{}", self.port)], &tls).unwrap())
     }
 
-    async fn rest(&self, identity: &Identity, path: &str) -> (u16, String) {
+    async fn stream(&self, identity: &Identity) -> TlsStream<TcpStream> {
         let config: Arc<rustls::ClientConfig> = tls::client_config(self.ca.cert_pem(), Some(identity)).unwrap();
         let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-        let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.unwrap();
+        tokio_rustls::TlsConnector::from(config).connect(name, stream).await.unwrap()
+    }
+
+    async fn rest(&self, identity: &Identity, path: &str) -> (u16, String) {
+        let stream = self.stream(identity).await;
         let (mut sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
@@ -91,6 +99,40 @@ async fn both_doors_are_on_one_port_and_certificates_say_who_asks() {
         Ca::create("other").unwrap().issue(&Subject::client("admin", &["system:masters"]), LIFETIME).unwrap();
     assert_ne!(served.door(Some(stranger)).get(get()).await.unwrap_err().code(), Code::Ok);
 
+    served.shutdown.trigger();
+    served.serving.await.unwrap().unwrap();
+}
+
+/// One request of HTTP/1.1, its body a packet of its own; the code and the rest of the connection.
+async fn plain(stream: &mut BufStream<TlsStream<TcpStream>>, head: &str, body: &str) -> String {
+    let length = body.len();
+    let head = format!("{head} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+    for part in [head.as_str(), body] {
+        stream.write_all(part.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+    }
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert_ne!(stream.read_line(&mut head).await.unwrap(), 0, "the connection ended: {head}");
+    }
+    let length = head.to_lowercase().split_once("content-length: ").unwrap().1.split_once("\r\n").unwrap().0.to_owned();
+    stream.read_exact(&mut vec![0; length.parse().unwrap()]).await.unwrap();
+    head.split(' ').nth(1).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_connection_outlives_a_refused_request() {
+    let cluster = cluster().await;
+    let served = served(&cluster).await;
+    let admin = served.identity("admin", &["system:masters"]);
+    let mut stream = BufStream::new(served.stream(&admin).await);
+    // None of these answers depends on the body, which still has to be read.
+    for _ in 0..10 {
+        assert_eq!(plain(&mut stream, "POST /api/v1/namespaces/default/nosuch", "{}").await, "404");
+        assert_eq!(plain(&mut stream, "PUT /api/v1/namespaces/default/pods", "{}").await, "405");
+        assert_eq!(plain(&mut stream, "GET /version", "").await, "200");
+    }
+    drop(stream);
     served.shutdown.trigger();
     served.serving.await.unwrap().unwrap();
 }

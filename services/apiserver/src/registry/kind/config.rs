@@ -32,7 +32,7 @@ impl Strategy for ConfigMaps {
         let size: usize = map.data.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
             + map.binary_data.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
         if size > VALUES_BYTES_MAX {
-            causes.too_long("", VALUES_BYTES_MAX);
+            causes.too_long("data", VALUES_BYTES_MAX);
         }
     }
 

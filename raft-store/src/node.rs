@@ -100,7 +100,7 @@ impl Node {
         }
         group.catch_up().await.context("apply what was agreed on before")?;
         let shutdown = Shutdown::new();
-        let tasks = Tasks::new();
+        let tasks = Tasks::of(&shutdown);
         tasks.spawn("lease expiry", lease::expire(keeper.clone(), group.clone(), shutdown.clone()));
         let (sweeper, swept) = background::Sweeper::new(group.stage().clone(), compactions);
         tasks.spawn("compaction sweep", sweeper.run(shutdown.clone()));
@@ -140,7 +140,10 @@ impl Node {
 
     /// Returns when this member has stopped for good, and why where it was not asked to.
     pub async fn stopped(&self) -> Option<String> {
-        self.inner.group.stopped().await
+        tokio::select! {
+            failure = self.inner.group.stopped() => failure,
+            () = self.inner.shutdown.triggered() => self.inner.tasks.check().err().map(|panicked| panicked.to_string()),
+        }
     }
 
     pub fn options(&self) -> &Options {

@@ -6,7 +6,7 @@ use anyhow::Context;
 use client::{
     Backoff, Client,
     controller::{Host, Running},
-    election::{self, Elector},
+    election::{self, Elector, Term},
 };
 use ipnet::Ipv4Net;
 use kit::{
@@ -65,10 +65,11 @@ impl Default for Options {
 /// Runs until `shutdown`; while another process leads, this one waits.
 ///
 /// # Errors
-/// Where the listener cannot be had.
+/// Where the listener cannot be had, or a controller fails.
 pub async fn run(options: Options, client: Client, shutdown: Shutdown) -> anyhow::Result<()> {
     let client = client.with_field_manager(COMPONENT);
-    let tasks = Tasks::new();
+    let shutdown = shutdown.child();
+    let tasks = Tasks::of(&shutdown);
     let explained = explain::Explained::default();
     if let (Some(address), Some(tls)) = (options.listen, options.tls.clone()) {
         let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
@@ -81,28 +82,25 @@ pub async fn run(options: Options, client: Client, shutdown: Shutdown) -> anyhow
         });
     }
     while !shutdown.is_triggered() {
-        let (term, election) = match &options.identity {
-            None => (shutdown.child(), Tasks::new()),
+        let term = match &options.identity {
+            None => Some(Term::endless(&shutdown)),
             Some(identity) => {
-                let election = Tasks::new();
                 let lease = election::Options::new("kube-system", COMPONENT, identity);
-                match Elector::new(client.clone(), lease).lead(&election, shutdown.clone()).await {
-                    Some(term) => (term, election),
-                    None => break,
-                }
+                Elector::new(client.clone(), lease).lead(&tasks, shutdown.clone()).await
             }
         };
-        let controllers = Tasks::new();
-        if let Some(catalog) = catalog(&client, &term).await {
-            explained.show(start(&options, &catalog, &client, &controllers, &term));
-            term.triggered().await;
+        let Some(term) = term else { break };
+        let controllers = Tasks::of(&shutdown);
+        if let Some(catalog) = catalog(&client, term.over()).await {
+            explained.show(start(&options, &catalog, &client, &controllers, term.over()));
+            term.over().triggered().await;
         }
         explained.hide();
         controllers.join(STOP_MAX).await;
-        election.join(STOP_MAX).await;
+        controllers.check()?;
     }
     tasks.join(STOP_MAX).await;
-    Ok(())
+    Ok(tasks.check()?)
 }
 
 /// The list of controllers.

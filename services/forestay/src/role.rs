@@ -1,6 +1,10 @@
 //! The role table: what each role listens on, who it is, and how it runs. `forestay up` runs all of it in one process.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use apiserver::storage::{EtcdStore, Store};
@@ -132,11 +136,12 @@ impl House {
         let ended = tokio::select! {
             ended = &mut serving => Some(ended),
             () = shutdown.triggered() => None,
+            failure = node.stopped() => Some(Err(store_failed(failure))),
         };
-        node.shutdown().await?;
+        let closed = node.shutdown().await;
         match ended {
-            Some(ended) => ended,
-            None => serving.await,
+            Some(ended) => ended.and(closed),
+            None => serving.await.and(closed),
         }
     }
 
@@ -176,6 +181,7 @@ impl House {
             root_ca_pem: self.certificates().cluster_ca()?,
             listen: Some(settings.listen(settings.ports.controllers_port)),
             tls: Some(self.server_tls(&Role::Controllers)?),
+            identity: Some(self.candidate(&Role::Controllers)),
             ..controllers::Options::default()
         };
         controllers::run(options, self.client(&Role::Controllers)?, shutdown).await
@@ -185,6 +191,7 @@ impl House {
         let options = scheduler::Options {
             listen: Some(self.settings.listen(self.settings.ports.scheduler_port)),
             tls: Some(self.server_tls(&Role::Scheduler)?),
+            elect_as: Some(self.candidate(&Role::Scheduler)),
             ..scheduler::Options::default()
         };
         scheduler::run(options, self.client(&Role::Scheduler)?, shutdown).await
@@ -274,6 +281,18 @@ impl House {
         Ok(Client::from_channel(config.channel()?))
     }
 
+    /// The name a role stands for election with: where it listens.
+    ///
+    /// Two processes cannot listen at one place, and one that is started again there is the same candidate, so that it
+    /// need not wait for the lease of its former life to run out. Whoever reads the lease knows whom to ask.
+    fn candidate(&self, role: &Role) -> String {
+        let port = role.port(&self.settings).map_or(0, |(_, number)| number);
+        let place = SocketAddr::new(self.settings.advertise_address(), port);
+        let name = format!("{}_{place}", self.settings.node_name());
+        // Any free port may be another's in its next life.
+        if port == 0 { format!("{name}_{}", std::process::id()) } else { name }
+    }
+
     fn identity(&self, role: &Role) -> Result<Identity> {
         self.certificates().identity(&role.holder(&self.settings))
     }
@@ -294,6 +313,12 @@ impl House {
             format!("listen on {address} for the {}: free the port, or choose another with {}", port.name, port.flag)
         })
     }
+}
+
+/// Why the store ended without being asked to. What the disk holds is unknown then: another life of the process has to
+/// find out.
+pub fn store_failed(failure: Option<String>) -> anyhow::Error {
+    anyhow::anyhow!("the store stopped: {}", failure.as_deref().unwrap_or("it does not say why"))
 }
 
 /// What running and cleaning up after a kubelet must agree on.

@@ -15,7 +15,7 @@ use tracing::{error, info};
 use crate::{
     certificates::Holder,
     kubeconfig,
-    role::{House, Role},
+    role::{House, Role, store_failed},
     settings::{ProxyChoice, RuntimeChoice, Settings},
 };
 
@@ -55,10 +55,13 @@ pub async fn up(settings: Settings, shutdown: Shutdown) -> Result<()> {
     let store = house.open_store().await?;
     house.store = Some(store.clone());
 
-    let ended = run_roles(&house, roles, &shutdown).await;
-    store.shutdown().await.context("close the store")?;
+    let ended = tokio::select! {
+        ended = run_roles(&house, roles, &shutdown) => ended,
+        failure = store.stopped() => Err(store_failed(failure)),
+    };
+    let closed = store.shutdown().await.context("close the store");
     info!("stopped");
-    ended
+    ended.and(closed)
 }
 
 /// The roles of this machine; the store is in the house already.

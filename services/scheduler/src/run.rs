@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use client::{
     Client, Reflector, Selection,
-    election::{self, Elector},
+    election::{self, Elector, Term},
     events::Recorder,
 };
 use kit::{
@@ -24,7 +24,7 @@ use tracing::info;
 
 use crate::{
     driver::Driver,
-    explain::{Explain, only_operators},
+    explain::Explain,
     load,
     report::{Desk, Reporter},
     schedule::SAMPLE_DEFAULT,
@@ -63,9 +63,10 @@ impl Default for Options {
 /// Schedules until `shutdown`.
 ///
 /// # Errors
-/// Where it cannot listen; never because the API is away for a while.
+/// Where it cannot listen, or a part of it fails; never because the API is away for a while.
 pub async fn run(options: Options, client: Client, shutdown: Shutdown) -> anyhow::Result<()> {
-    let tasks = Tasks::new();
+    let shutdown = shutdown.child();
+    let tasks = Tasks::of(&shutdown);
     let reflector = Reflector::builder(client.clone())
         .watch::<Pod>(Selection::default())
         .watch::<Node>(Selection::default())
@@ -76,10 +77,10 @@ pub async fn run(options: Options, client: Client, shutdown: Shutdown) -> anyhow
 
     tokio::select! {
         () = shutdown.triggered() => {}
-        () = reflector.synced() => lead(options, client, reflector, view, &tasks, &shutdown).await,
+        () = reflector.synced() => lead(options, client, reflector, view, &tasks, &shutdown).await?,
     }
     tasks.join(GRACE).await;
-    Ok(())
+    Ok(tasks.check()?)
 }
 
 /// Schedules whenever this scheduler leads.
@@ -90,7 +91,7 @@ async fn lead(
     view: Arc<RwLock<Option<ClusterView>>>,
     tasks: &Tasks,
     shutdown: &Shutdown,
-) {
+) -> anyhow::Result<()> {
     let recorder = Recorder::start(client.clone(), &options.scheduler_name, "", tasks, shutdown.clone());
     let desk = Desk::default();
     let reporter = Reporter {
@@ -107,9 +108,10 @@ async fn lead(
                 let election = election::Options::new("kube-system", "kube-scheduler", identity);
                 Elector::new(client.clone(), election).lead(tasks, shutdown.clone()).await
             }
-            None => Some(shutdown.child()),
+            None => Some(Term::endless(shutdown)),
         };
-        let Some(term) = term else { return };
+        let Some(term) = term else { break };
+        let bindings = Tasks::of(shutdown);
         let driver = Driver {
             scheduler_name: options.scheduler_name.clone(),
             feasible_max: options.feasible_max,
@@ -120,12 +122,16 @@ async fn lead(
             view: view.clone(),
             recorder: recorder.clone(),
             desk: desk.clone(),
-            tasks: tasks.clone(),
+            tasks: bindings.clone(),
         };
         // Subscribed before the driver reads the caches: what changes meanwhile is read twice, not missed.
-        driver.run(reflector.changes(), term).await;
+        driver.run(reflector.changes(), term.over().clone()).await;
         *view.write() = None;
+        // The next leader must not decide while bindings of this one are on their way.
+        bindings.join(GRACE).await;
+        bindings.check()?;
     }
+    Ok(())
 }
 
 async fn serve(
@@ -146,7 +152,7 @@ async fn serve(
         .build_v1()
         .context("build reflection")?;
     let explain = Explain { pods: reflector.cache(), view: view.clone() };
-    let explain = SchedulerServer::with_interceptor(explain, only_operators);
+    let explain = SchedulerServer::with_interceptor(explain, kit::grpc::only_operators);
     health.set_serving::<SchedulerServer<Explain>>().await;
     let mut routes = tonic::service::RoutesBuilder::default();
     routes.add_service(health_service).add_service(reflection).add_service(explain);

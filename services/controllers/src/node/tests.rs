@@ -227,9 +227,14 @@ fn pods_of_a_deleted_node_are_removed_after_the_grace() {
 
 proptest! {
     #[test]
-    fn nodes_settle(status in "True|False|Unknown", silent in 0i64..900, since in 0i64..900, pods in 0usize..5) {
+    fn nodes_settle(status in "True|False|Unknown", silent in 0i64..900, since in 0i64..900, pods in 0usize..5, by_hand: bool) {
         let mut start = tainted(since);
         start.status = node(&status).status;
+        if by_hand {
+            let taint =
+                proto::k8s::core::v1::Taint { key: "repair".into(), effect: "NoExecute".into(), ..Default::default() };
+            start.spec.as_mut().unwrap().taints.push(taint);
+        }
         let pods = (0..pods).map(|at| ready(member(&format!("p{at}")), 5));
         let mut world = World::default().with([start]).with(pods);
         let observe = |world: &World| Snapshot {

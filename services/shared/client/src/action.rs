@@ -192,6 +192,11 @@ impl Action {
         self
     }
 
+    /// Whether doing it again makes a second one: a creation under a name of the server's choice, which nothing guards.
+    pub fn would_double(&self) -> bool {
+        matches!(self, Self::Create(write) if write.target.name.is_empty())
+    }
+
     /// Whether it changes the cluster; events and wake-ups do not count.
     pub fn is_write(&self) -> bool {
         !matches!(self, Self::Event(_) | Self::WakeAt(_))

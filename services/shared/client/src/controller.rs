@@ -1,6 +1,11 @@
 //! [`Controller`]: the one shape of all API controllers, and [`Host`], the loop that runs them.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use kit::{
@@ -15,6 +20,9 @@ use crate::{Action, Builder, Client, Error, Executor, Partial, Queue, Reflector,
 
 /// How long a controller waits until it sees its own writes before it looks again regardless.
 const VISIBLE_MAX: Duration = Duration::from_secs(2);
+/// How long creations wait for the controller's earlier writes to become visible, where nothing else keeps them from
+/// being made twice. Ends where the caches were set back and that revision is of another history.
+const BLIND_MAX: Duration = Duration::from_secs(60);
 /// Keys of one controller worked on side by side.
 const WORKERS: usize = 8;
 
@@ -177,8 +185,9 @@ impl Host {
         self.builder = controller.watches(Watches { builder: self.builder, queue: queue.clone() }).builder;
         let clock = self.clock.clone();
         self.starts.push(Box::new(move |caches, executor, tasks, shutdown| {
-            let (failures, stop) = (Mutex::default(), shutdown.clone());
-            let running = Arc::new(Loop { controller, queue, caches, executor, clock, shutdown: stop, failures });
+            let (failures, unseen, stop) = (Mutex::default(), Mutex::default(), shutdown.clone());
+            let running =
+                Arc::new(Loop { controller, queue, caches, executor, clock, shutdown: stop, failures, unseen });
             for _ in 0..WORKERS {
                 tasks.spawn(C::NAME, running.clone().work());
             }
@@ -195,7 +204,7 @@ impl Host {
     /// Starts the stream, and the controllers behind it.
     pub fn start(self, component: &str, tasks: &Tasks, shutdown: Shutdown) -> Running {
         let recorder = Recorder::start(self.client.clone(), component, "", tasks, shutdown.clone());
-        let executor = Executor::new(self.client, recorder);
+        let executor = Executor::new(self.client, recorder, shutdown.clone());
         let caches = self.builder.start(tasks, shutdown.clone());
         let start = |start: Start| start(caches.clone(), executor.clone(), tasks, shutdown.clone());
         let controllers = self.starts.into_iter().map(start).collect();
@@ -239,6 +248,8 @@ struct Loop<C> {
     shutdown: Shutdown,
     /// What the last try of a key met; only of those that failed.
     failures: Mutex<HashMap<Key, String>>,
+    /// The newest write for a key that the caches did not show in time, and since when.
+    unseen: Mutex<HashMap<Key, (u64, Instant)>>,
 }
 
 impl<C: Controller> Loop<C> {
@@ -259,8 +270,12 @@ impl<C: Controller> Loop<C> {
     }
 
     async fn reconcile(&self, key: &Key) {
-        let actions = self.observe(key).map(|snapshot| C::plan(&snapshot)).unwrap_or_default();
-        if actions.is_empty() {
+        // Asked before looking: what becomes visible in between is then in the snapshot.
+        let is_blind = self.is_blind(key);
+        let mut actions = self.observe(key).map(|snapshot| C::plan(&snapshot)).unwrap_or_default();
+        if is_blind {
+            actions.retain(|action| !action.would_double());
+        } else if actions.is_empty() {
             return self.succeeded(key);
         }
         let outcome = self.executor.execute(actions).await;
@@ -268,24 +283,44 @@ impl<C: Controller> Loop<C> {
             let wait = Duration::try_from(time.duration_since(self.clock.now())).unwrap_or_default();
             self.queue.add_after(key.clone(), wait);
         }
-        let is_visible = self.see(&outcome.written).await;
+        let is_visible = self.see(key, &outcome.written).await;
         match outcome.error {
             None if is_visible => self.succeeded(key),
-            // Look again regardless: every write has preconditions, so a stale plan does no harm.
+            // Look again regardless: what a stale plan could do harm with is held back.
             None => self.queue.add(key.clone()),
             Some(error) => self.failed(key, &error),
         }
     }
 
     /// Waits until the writes are in the caches, so that the next plan knows of them; whether they are.
-    async fn see(&self, written: &[(String, String, u64)]) -> bool {
+    async fn see(&self, key: &Key, written: &[(String, String, u64)]) -> bool {
         let watched = written.iter().filter(|(group, plural, _)| self.caches.is_watched(group, plural));
-        let Some(revision) = watched.map(|(_, _, revision)| *revision).max() else { return true };
+        let before = self.unseen.lock().get(key).copied();
+        let newest = watched.map(|(_, _, revision)| *revision).chain(before.map(|(revision, _)| revision)).max();
+        let Some(revision) = newest else { return true };
         tokio::select! {
-            () = self.caches.reached(revision) => true,
+            () = self.caches.reached(revision) => {
+                self.unseen.lock().remove(key);
+                true
+            }
             () = self.shutdown.triggered() => true,
-            () = tokio::time::sleep(VISIBLE_MAX) => false,
+            () = tokio::time::sleep(VISIBLE_MAX) => {
+                let since = before.map_or_else(Instant::now, |(_, since)| since);
+                self.unseen.lock().insert(key.clone(), (revision, since));
+                false
+            }
         }
+    }
+
+    /// Whether the caches lack something that this controller wrote for the key.
+    fn is_blind(&self, key: &Key) -> bool {
+        let mut unseen = self.unseen.lock();
+        let Some((revision, since)) = unseen.get(key) else { return false };
+        let is_blind = self.caches.revision() < *revision && since.elapsed() < BLIND_MAX;
+        if !is_blind {
+            unseen.remove(key);
+        }
+        is_blind
     }
 
     fn succeeded(&self, key: &Key) {

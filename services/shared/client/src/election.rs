@@ -24,7 +24,9 @@ pub struct Options {
     pub lease_duration: Duration,
     /// A leader that cannot renew for this long stops leading; less than the lease's duration.
     pub renew_deadline: Duration,
-    /// Between two tries.
+    /// Between two renewals of a leader: each is a write to every member's disk.
+    pub renew_period: Duration,
+    /// Between two tries of a candidate, and of a leader whose renewal failed.
     pub retry_period: Duration,
 }
 
@@ -34,10 +36,39 @@ impl Options {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             identity: identity.to_owned(),
-            lease_duration: Duration::from_secs(5),
-            renew_deadline: Duration::from_secs(3),
+            lease_duration: Duration::from_secs(6),
+            renew_deadline: Duration::from_secs(4),
+            renew_period: Duration::from_secs(2),
             retry_period: Duration::from_millis(500),
         }
+    }
+}
+
+/// Leadership, while it is held: drop it when the work it stands for has ended, and no sooner.
+///
+/// The lease is renewed until then, even after a shutdown: what is still being written must not meet another leader's
+/// writes.
+pub struct Term {
+    over: Shutdown,
+    done: Shutdown,
+}
+
+impl Term {
+    /// Leadership without an election, of one who is alone.
+    pub fn endless(shutdown: &Shutdown) -> Self {
+        Self { over: shutdown.child(), done: Shutdown::new() }
+    }
+
+    /// Triggered when leadership is lost, or by the shutdown: stop what only a leader may do.
+    pub fn over(&self) -> &Shutdown {
+        &self.over
+    }
+}
+
+impl Drop for Term {
+    fn drop(&mut self) {
+        self.over.trigger();
+        self.done.trigger();
     }
 }
 
@@ -54,10 +85,10 @@ impl Elector {
         Self { client, options, seen: None }
     }
 
-    /// Waits for leadership. The result is triggered when it is lost, or with `shutdown`; `None` if shut down before.
+    /// Waits for leadership; `None` if shut down before.
     ///
-    /// Leadership is given back on shutdown, so that another need not wait for the lease to run out.
-    pub async fn lead(mut self, tasks: &Tasks, shutdown: Shutdown) -> Option<Shutdown> {
+    /// Leadership is given back once the term is dropped, so that another need not wait for the lease to run out.
+    pub async fn lead(mut self, tasks: &Tasks, shutdown: Shutdown) -> Option<Term> {
         loop {
             match self.claim().await {
                 Ok(true) => break,
@@ -70,29 +101,33 @@ impl Elector {
             }
         }
         info!(lease = self.options.name, identity = self.options.identity, "leading");
-        let term = shutdown.child();
-        let ended = term.clone();
+        let term = Term { over: shutdown.child(), done: Shutdown::new() };
+        let (over, done) = (term.over.clone(), term.done.clone());
         tasks.spawn("leader election", async move {
-            self.keep(&shutdown).await;
-            ended.trigger();
+            self.keep(&done).await;
+            over.trigger();
             self.give_back().await;
         });
         Some(term)
     }
 
-    /// Renews until that fails for too long, another holds the lease, or `shutdown`.
-    async fn keep(&mut self, shutdown: &Shutdown) {
+    /// Renews until that fails for too long, another holds the lease, or the term's work is done.
+    async fn keep(&mut self, done: &Shutdown) {
         let mut renewed = Instant::now();
+        let mut pause = self.options.renew_period;
         loop {
             tokio::select! {
-                () = shutdown.triggered() => return,
-                () = tokio::time::sleep(self.options.retry_period) => {}
+                () = done.triggered() => return,
+                () = tokio::time::sleep(pause) => {}
             }
             let deadline = renewed + self.options.renew_deadline;
             match tokio::time::timeout_at(deadline, self.claim()).await {
-                Ok(Ok(true)) => renewed = Instant::now(),
+                Ok(Ok(true)) => (renewed, pause) = (Instant::now(), self.options.renew_period),
                 Ok(Ok(false)) => return warn!(lease = self.options.name, "another leads now"),
-                Ok(Err(error)) if Instant::now() < deadline => debug!(%error, "renewing failed"),
+                Ok(Err(error)) if Instant::now() < deadline => {
+                    debug!(%error, "renewing failed");
+                    pause = self.options.retry_period;
+                }
                 Ok(Err(_)) | Err(_) => {
                     return warn!(lease = self.options.name, "could not renew in time, leadership is lost");
                 }

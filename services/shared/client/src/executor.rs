@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, future::join_all, stream};
 use jiff::Timestamp;
+use kit::life::Shutdown;
 use proto::Object;
 use tokio::sync::Semaphore;
 use tracing::debug;
@@ -12,6 +13,7 @@ use crate::{
     Action, Client, Error,
     action::{Deletion, Note, Telling},
     cache::meta_of_raw,
+    error::failure,
     events::{NORMAL, Recorder, WARNING},
 };
 
@@ -24,6 +26,7 @@ pub struct Executor {
     client: Client,
     recorder: Recorder,
     requests: Arc<Semaphore>,
+    shutdown: Shutdown,
 }
 
 /// What came of a plan.
@@ -48,8 +51,9 @@ impl Outcome {
 }
 
 impl Executor {
-    pub fn new(client: Client, recorder: Recorder) -> Self {
-        Self { client, recorder, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) }
+    /// An executor that begins nothing more after `shutdown`: another may lead by then.
+    pub fn new(client: Client, recorder: Recorder, shutdown: Shutdown) -> Self {
+        Self { client, recorder, requests: Arc::new(Semaphore::new(REQUESTS_MAX)), shutdown }
     }
 
     /// Does all actions, side by side. Creations start slowly: where the first is refused (a quota, a policy), the
@@ -96,6 +100,9 @@ impl Executor {
     /// Does one write; its resource and revision.
     async fn act(&self, action: Action) -> Result<Option<(String, String, u64)>, Error> {
         let _permit = self.requests.acquire().await;
+        if self.shutdown.is_triggered() {
+            return Err(Error::from_status(failure(503, "ServiceUnavailable", "this controller is stopping")));
+        }
         let text = tracing::enabled!(tracing::Level::DEBUG).then(|| action.to_string());
         let done = self.send(action).await;
         if let Some(action) = text {

@@ -1,7 +1,13 @@
 //! The controller loop, its executor and its friends, over the fake server.
 #![allow(clippy::unwrap_used, clippy::result_large_err)]
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use client::{
     Action, Client, Controller, Key, Reflector,
@@ -16,11 +22,15 @@ use jiff::Timestamp;
 use kit::life::{Shutdown, Tasks};
 use proto::{
     Kind,
-    k8s::core::v1::{ConfigMap, Event, Pod, Secret},
+    k8s::{
+        coordination::v1::Lease,
+        core::v1::{ConfigMap, Event, Pod, Secret},
+    },
 };
 
-/// Makes as many secrets as a config map says in its data.
-struct Copies;
+/// Makes as many secrets as a config map says in its data; counts how often it looks.
+#[derive(Default)]
+struct Copies(Arc<AtomicUsize>);
 
 #[derive(Debug)]
 struct Wanted {
@@ -44,6 +54,7 @@ impl Controller for Copies {
     }
 
     fn observe(&self, caches: &Reflector, key: &Key, _: Timestamp) -> Option<Wanted> {
+        self.0.fetch_add(1, Ordering::SeqCst);
         let map = caches.cache::<ConfigMap>().get(&key.namespace, &key.name)?;
         Some(Wanted { map, secrets: caches.cache::<Secret>().list_in(&key.namespace) })
     }
@@ -66,7 +77,7 @@ fn copies(count: usize) -> ConfigMap {
 }
 
 fn start(client: Client, tasks: &Tasks, shutdown: &Shutdown) -> Running {
-    Host::new(client, kit::clock::system()).with(Copies).start("test", tasks, shutdown.clone())
+    Host::new(client, kit::clock::system()).with(Copies::default()).start("test", tasks, shutdown.clone())
 }
 
 #[tokio::test]
@@ -90,9 +101,9 @@ async fn a_controller_never_does_twice_what_it_cannot_see_yet() {
 async fn a_refused_creation_stops_the_others_and_is_tried_again() {
     let (client, fake) = FakeApi::start().await;
     let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
-    let refusals = std::sync::atomic::AtomicUsize::new(0);
+    let refusals = AtomicUsize::new(0);
     fake.refuse(move |verb, target, _| match (verb, &*target.resource) {
-        ("create", "secrets") if refusals.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 4 => {
+        ("create", "secrets") if refusals.fetch_add(1, Ordering::SeqCst) < 4 => {
             Err(failure(403, "Forbidden", "exceeded quota"))
         }
         _ => Ok(()),
@@ -144,9 +155,10 @@ async fn repeated_events_are_counted() {
 
 #[tokio::test]
 async fn one_candidate_leads_and_hands_over_when_it_leaves() {
-    let (client, _fake) = FakeApi::start().await;
+    let (client, fake) = FakeApi::start().await;
     let (tasks, first, second) = (Tasks::new(), Shutdown::new(), Shutdown::new());
     let options = |identity: &str| Options {
+        renew_period: Duration::from_millis(20),
         retry_period: Duration::from_millis(20),
         ..Options::new("kube-system", "controllers", identity)
     };
@@ -155,9 +167,112 @@ async fn one_candidate_leads_and_hands_over_when_it_leaves() {
         let (client, tasks, second, options) = (client.clone(), tasks.clone(), second.clone(), options("b"));
         async move { Elector::new(client, options).lead(&tasks, second).await }
     });
-    assert!(!term.is_triggered() && !waiting.is_finished());
+    assert!(!term.over().is_triggered() && !waiting.is_finished());
     first.trigger();
+    // Asked to stop, but still at work: the lease is kept.
+    let renewed = || fake.get::<Lease>("kube-system", "controllers").unwrap().spec.unwrap().renew_time;
+    for _ in 0..3 {
+        let before = renewed();
+        fake.until("the lease is renewed", |_| renewed() != before).await;
+    }
+    assert!(term.over().is_triggered() && !waiting.is_finished());
+    drop(term);
     let term = tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap().unwrap().unwrap();
-    assert!(!term.is_triggered());
+    assert!(!term.over().is_triggered());
     second.trigger();
+}
+
+#[tokio::test]
+async fn a_leader_that_falls_silent_is_followed_within_its_leases_duration() {
+    let (client, fake) = FakeApi::start().await;
+    let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
+    let options = |identity: &str| Options {
+        lease_duration: Duration::from_millis(300),
+        renew_deadline: Duration::from_millis(200),
+        renew_period: Duration::from_millis(50),
+        retry_period: Duration::from_millis(20),
+        ..Options::new("kube-system", "controllers", identity)
+    };
+    let term = Elector::new(client.clone(), options("a")).lead(&tasks, shutdown.clone()).await.unwrap();
+    fake.refuse(|_, _, object| match object.and_then(|object| object.decode_as::<Lease>().ok()?.spec) {
+        Some(spec) if spec.holder_identity.as_deref() != Some("b") => Err(failure(503, "Unavailable", "cut off")),
+        _ => Ok(()),
+    });
+    let follower = Elector::new(client.clone(), options("b")).lead(&tasks, shutdown.clone());
+    let (_, successor) = tokio::join!(term.over().triggered(), follower);
+    assert!(!successor.unwrap().over().is_triggered());
+    shutdown.trigger();
+}
+
+/// Has a plan that cannot be made.
+struct Broken;
+
+impl Controller for Broken {
+    type Snapshot = ();
+    const NAME: &'static str = "broken";
+
+    fn watches(&self, watches: Watches) -> Watches {
+        watches.each::<ConfigMap>()
+    }
+
+    fn observe(&self, _: &Reflector, _: &Key, _: Timestamp) -> Option<()> {
+        Some(())
+    }
+
+    fn plan((): &()) -> Vec<Action> {
+        panic!("as told")
+    }
+}
+
+#[tokio::test]
+async fn a_controller_that_panics_stops_all_instead_of_going_on_without_it() {
+    let (client, _fake) = FakeApi::start().await;
+    let shutdown = Shutdown::new();
+    let tasks = Tasks::of(&shutdown);
+    let _running = Host::new(client.clone(), kit::clock::system()).with(Broken).start("test", &tasks, shutdown.clone());
+    client.create(&copies(1)).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), shutdown.triggered()).await.unwrap();
+    tasks.join(Duration::from_secs(5)).await;
+    assert_eq!(tasks.check().unwrap_err().to_string(), "the task \"broken\" panicked");
+}
+
+#[tokio::test]
+async fn nothing_is_created_twice_while_the_watch_is_held_up() {
+    let (client, fake) = FakeApi::start().await;
+    let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
+    let looks = Arc::new(AtomicUsize::new(0));
+    let running = Host::new(client.clone(), kit::clock::system()).with(Copies(looks.clone()));
+    let running = running.start("test", &tasks, shutdown.clone());
+    running.caches().synced().await;
+    client.create(&copies(0)).await.unwrap();
+    running.caches().reached(fake.revision()).await;
+
+    // The change is seen, its consequences are not: the stream goes away with the first creation.
+    let holder = fake.clone();
+    fake.refuse(move |verb, target, _| {
+        if (verb, &*target.resource) == ("create", "secrets") {
+            holder.hold_watches(true);
+        }
+        Ok(())
+    });
+    let mut map = client.get::<ConfigMap>("default", "m").await.unwrap();
+    map.data.insert("copies".into(), "20".into());
+    client.update(&map).await.unwrap();
+    fake.until("20 secrets are there", |fake| fake.list::<Secret>().len() == 20).await;
+    // The wait for its own writes is bounded: it looks again, on caches that lack them.
+    let before = looks.load(Ordering::SeqCst);
+    let looking = async {
+        while looks.load(Ordering::SeqCst) < before + 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), looking).await.unwrap();
+    let plan = running.explain("copies", &Key::new("default", "m")).unwrap().plan;
+    assert!(!plan.is_empty(), "the caches were to lack what was made");
+    fake.hold_watches(false);
+    fake.refuse_nothing();
+    running.caches().reached(fake.revision()).await;
+    fake.until("20 secrets are there", |fake| fake.list::<Secret>().len() == 20).await;
+    assert_eq!(fake.writes().iter().filter(|write| write.starts_with("create secrets")).count(), 20);
+    shutdown.trigger();
 }

@@ -141,3 +141,49 @@ async fn metadata_of_any_resource_can_be_watched() {
     let partial = pods.get("default", "a").unwrap();
     assert_eq!((partial.kind.as_str(), partial.metadata.labels.len()), ("Pod", 1));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_read_under_a_cut_is_of_one_revision() {
+    const PAIRS: usize = 200;
+    let (client, fake) = FakeApi::start().await;
+    let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
+    let reflector = Reflector::builder(client.clone())
+        .watch::<Pod>(Selection::default())
+        .watch::<ConfigMap>(Selection::default())
+        .start(&tasks, shutdown.clone());
+    bounded(reflector.synced()).await;
+    let (pods, maps) = (reflector.cache::<Pod>(), reflector.cache::<ConfigMap>());
+    let reading = tokio::task::spawn_blocking({
+        let reflector = reflector.clone();
+        move || {
+            let mut revisions = std::collections::BTreeSet::new();
+            loop {
+                let (revision, count) = {
+                    let cut = reflector.cut();
+                    // Each map is made before its pod, so a state without the map has never been.
+                    let pods = pods.len();
+                    std::thread::yield_now();
+                    assert!((pods..=pods + 1).contains(&maps.len()), "{pods} pods, {} maps", maps.len());
+                    (cut.revision(), pods)
+                };
+                revisions.insert(revision);
+                if count == PAIRS {
+                    return revisions.len();
+                }
+            }
+        }
+    });
+    for at in 0..PAIRS {
+        let mut map = ConfigMap::default();
+        (map.meta_mut().namespace, map.meta_mut().name) = ("default".into(), format!("m{at}"));
+        fake.put(&map);
+        fake.put(&pod(&format!("p{at}")));
+        if at % 50 == 25 {
+            fake.break_watches();
+        }
+        tokio::task::yield_now().await;
+    }
+    let seen = bounded(reading).await.unwrap();
+    assert!(seen > 1, "the reader saw nothing on its way");
+    shutdown.trigger();
+}

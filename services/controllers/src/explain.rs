@@ -56,6 +56,9 @@ pub async fn routes(explained: Explained) -> anyhow::Result<RoutesBuilder> {
         .build_v1()
         .context("build reflection")?;
     let mut routes = RoutesBuilder::default();
-    routes.add_service(health).add_service(reflection).add_service(ControllersServer::new(explained));
+    routes
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(ControllersServer::with_interceptor(explained, kit::grpc::only_operators));
     Ok(routes)
 }

@@ -3,40 +3,29 @@
 use std::sync::Arc;
 
 use client::Cache;
-use kit::grpc::ConnectInfo;
 use parking_lot::RwLock;
 use proto::{
-    forestay::scheduler::v1::{ExplainRequest, ExplainResponse, NodeVerdict, scheduler_server::Scheduler},
+    forestay::scheduler::v1::{
+        ExplainRequest, ExplainResponse, NodeVerdict, Placement, SimulateRequest, SimulateResponse,
+        scheduler_server::Scheduler,
+    },
     k8s::core::v1::Pod,
 };
 use tonic::{Request, Response, Status};
 
 use crate::{
     demand::Demand,
-    schedule::{Verdict, explain, wait_of},
+    schedule::{Verdict, explain, simulate, wait_of},
     view::ClusterView,
 };
+
+/// Copies one simulation places at most: more than a cluster holds, few enough to be answered in a second or so.
+const COPIES_MAX: u32 = 100_000;
 
 pub struct Explain {
     pub pods: Cache<Pod>,
     /// Absent where this scheduler does not lead.
     pub view: Arc<RwLock<Option<ClusterView>>>,
-}
-
-/// Lets in who may see every pod and node: the administrators' group.
-///
-/// # Errors
-/// Names what is missing.
-pub fn only_operators(request: Request<()>) -> Result<Request<()>, Status> {
-    let info = request.extensions().get::<ConnectInfo>();
-    let Some(peer) = info.and_then(|info| info.peer.as_ref()) else {
-        return Err(Status::unauthenticated("forestay.scheduler.v1 needs a client certificate"));
-    };
-    if !peer.organizations.iter().any(|group| group == "system:masters") {
-        let user = &peer.common_name;
-        return Err(Status::permission_denied(format!("{user} is not in the group system:masters")));
-    }
-    Ok(request)
 }
 
 #[tonic::async_trait]
@@ -48,12 +37,32 @@ impl Scheduler for Explain {
             .get(&namespace, &name)
             .ok_or_else(|| Status::not_found(format!("pods \"{name}\" not found in namespace \"{namespace}\"")))?;
         let view = self.view.read();
-        let view = view.as_ref().ok_or_else(|| {
-            Status::failed_precondition("this scheduler does not lead: ask the holder of kube-system/kube-scheduler")
-        })?;
-        let verdicts = explain(view, &Demand::of(&pod));
+        let verdicts = explain(view.as_ref().ok_or_else(follower)?, &Demand::of(&pod));
         Ok(Response::new(answer(&pod, verdicts)))
     }
+
+    async fn simulate(&self, request: Request<SimulateRequest>) -> Result<Response<SimulateResponse>, Status> {
+        let SimulateRequest { pod, copies } = request.into_inner();
+        let pod = pod.ok_or_else(|| Status::invalid_argument("pod: name the pod to simulate"))?;
+        if copies > COPIES_MAX {
+            return Err(Status::invalid_argument(format!("copies: {copies} is more than the most, {COPIES_MAX}")));
+        }
+        // A copy: deciding goes on meanwhile.
+        let mut view = self.view.read().as_ref().ok_or_else(follower)?.clone();
+        let simulate = move || simulate(&mut view, &Demand::of(&pod), copies.max(1));
+        let simulated = tokio::task::spawn_blocking(simulate)
+            .await
+            .map_err(|error| Status::internal(format!("the simulation failed: {error}")))?;
+        let placement = |(node, copies): (Arc<str>, u32)| Placement { node: node.to_string(), copies };
+        Ok(Response::new(SimulateResponse {
+            placements: simulated.placed.into_iter().map(placement).collect(),
+            message: simulated.wait.map(|wait| wait.to_string()).unwrap_or_default(),
+        }))
+    }
+}
+
+fn follower() -> Status {
+    Status::failed_precondition("this scheduler does not lead: ask the holder of the lease kube-system/kube-scheduler")
 }
 
 fn answer(pod: &Pod, verdicts: Vec<Verdict>) -> ExplainResponse {
@@ -75,26 +84,5 @@ fn verdict(Verdict { node, reasons, points }: Verdict) -> NodeVerdict {
         reasons,
         scores: points.rules.into_iter().map(|(rule, points)| (rule.to_owned(), points)).collect(),
         total: points.total,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use kit::tls::Peer;
-
-    use super::*;
-
-    fn asked_by(peer: Option<Peer>) -> Result<(), tonic::Code> {
-        let mut request = Request::new(());
-        request.extensions_mut().insert(ConnectInfo { address: ([127, 0, 0, 1], 1).into(), peer });
-        only_operators(request).map(drop).map_err(|status| status.code())
-    }
-
-    #[test]
-    fn only_administrators_are_let_in() {
-        let of = |group: &str| Some(Peer { common_name: "someone".to_owned(), organizations: vec![group.to_owned()] });
-        assert_eq!(asked_by(of("system:masters")), Ok(()));
-        assert_eq!(asked_by(of("system:nodes")), Err(tonic::Code::PermissionDenied));
-        assert_eq!(asked_by(None), Err(tonic::Code::Unauthenticated));
     }
 }

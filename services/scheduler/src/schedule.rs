@@ -116,6 +116,37 @@ pub fn explain(view: &ClusterView, pod: &Demand) -> Vec<Verdict> {
     fitting
 }
 
+/// Where copies of a pod would go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Simulated {
+    /// Nodes and how many copies each would get.
+    pub placed: BTreeMap<Arc<str>, u32>,
+    /// Why the next copy would wait; none where all find a place.
+    pub wait: Option<Wait>,
+}
+
+/// Places copies of a pod one after another, as the driver would, until one has to wait.
+pub fn simulate(view: &mut ClusterView, pod: &Demand, copies: u32) -> Simulated {
+    let (mut simulated, mut start) = (Simulated::default(), 0);
+    for copy in 0..copies {
+        let mut pod = pod.clone();
+        // A name no object can have: the pods in the view stay as they are.
+        pod.key.name = format!("{} {copy}", pod.key.name).into();
+        match schedule(view, &pod, Sample { start, ..Sample::default() }) {
+            Decision::Bind { node, examined } => {
+                start = (start + examined + 1) % view.nodes().len().max(1);
+                view.assume(&pod, &node);
+                *simulated.placed.entry(node).or_default() += 1;
+            }
+            Decision::Wait(wait) => {
+                simulated.wait = Some(wait);
+                break;
+            }
+        }
+    }
+    simulated
+}
+
 /// Sums up what a list of verdicts says for a pod none fits.
 pub fn wait_of(verdicts: &[Verdict]) -> Wait {
     let mut wait = Wait { nodes: verdicts.len(), reasons: BTreeMap::new() };

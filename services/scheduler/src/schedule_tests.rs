@@ -336,6 +336,19 @@ fn explain_agrees_with_the_decision() {
     assert_eq!(decide(&view, pod("a")), "bind n3");
 }
 
+#[test]
+fn a_simulation_fills_the_nodes_and_says_why_the_next_copy_waits() {
+    let mut view = view([node("n1"), node("n2"), node("n3").cordoned()]);
+    view.observe_placed(&pod("present").asks(&[("cpu", "2")]).demand(), "n1");
+    let asking = pod("present").asks(&[("cpu", "1")]).demand();
+    let simulated = simulate(&mut view.clone(), &asking, 100);
+    let placed: Vec<_> = simulated.placed.iter().map(|(node, copies)| format!("{node} {copies}")).collect();
+    assert_eq!(placed, ["n1 2", "n2 4"]);
+    let reason = "0/3 nodes are available: 1 node(s) were unschedulable, 2 Insufficient cpu.";
+    assert_eq!(simulated.wait.unwrap().to_string(), reason);
+    assert_eq!(simulate(&mut view, &asking, 3).wait, None);
+}
+
 prop_compose! {
     fn any_node()(name in 0..12u8, cpu in 1..8i64, memory in 1..8i64, pods in 1..6i64, cordoned in prop::bool::weighted(0.1),
                   tainted in prop::bool::weighted(0.2), zone in 0..3u8) -> NodeBuilder {

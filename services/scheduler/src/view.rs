@@ -113,7 +113,7 @@ struct Placed {
 }
 
 /// Nodes, and the pods that count towards them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ClusterView {
     nodes: Vec<NodeView>,
     index: HashMap<Arc<str>, usize>,

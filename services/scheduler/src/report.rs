@@ -1,6 +1,6 @@
 //! Tells users why a pod waits: its PodScheduled condition and an event, written beside the decisions, never before them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use client::{Cache, Client, events::Recorder};
 use futures::{StreamExt, stream};
@@ -14,8 +14,10 @@ use crate::{condition, demand::PodKey};
 
 /// Status writes at once: enough to hide their latency, too few to crowd out bindings.
 const WRITES_MAX: usize = 16;
-/// Tries of one write against others who write the same pod.
+/// Tries of one write in a row against others who write the same pod.
 const TRIES_MAX: usize = 3;
+/// What could not be told is told again after this.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// Why a pod waits, with the uid of the pod that is meant.
 type News = (PodKey, Told);
@@ -34,6 +36,15 @@ struct Pending {
 impl Desk {
     pub fn unschedulable(&self, key: &PodKey, uid: &str, message: String) {
         self.0.news.lock().insert(key.clone(), (uid.to_owned(), message));
+        self.0.arrived.notify_one();
+    }
+
+    /// Takes back what could not be told; newer news of a pod stays.
+    fn take_back(&self, untold: Vec<News>) {
+        let mut news = self.0.news.lock();
+        for (key, told) in untold {
+            news.entry(key).or_insert(told);
+        }
         self.0.arrived.notify_one();
     }
 
@@ -64,39 +75,54 @@ impl Reporter {
                 () = shutdown.triggered() => return,
                 news = self.desk.next() => news,
             };
-            let writes = stream::iter(news).for_each_concurrent(WRITES_MAX, |news| self.tell(news));
-            tokio::select! {
+            let writes = stream::iter(news).map(|news| self.tell(news)).buffer_unordered(WRITES_MAX);
+            let untold: Vec<News> = tokio::select! {
                 () = shutdown.triggered() => return,
-                () = writes => {}
+                untold = writes.filter_map(std::future::ready).collect() => untold,
+            };
+            if !untold.is_empty() {
+                self.desk.take_back(untold);
+                tokio::select! {
+                    () = shutdown.triggered() => return,
+                    () = tokio::time::sleep(RETRY) => {}
+                }
             }
         }
     }
 
-    async fn tell(&self, (key, (uid, message)): News) {
-        let Some(cached) = self.pods.get(&key.namespace, &key.name) else { return };
-        let mut pod = Pod::clone(&cached);
+    /// Writes why a pod waits; the news itself where that has to be tried again.
+    async fn tell(&self, (key, (uid, message)): News) -> Option<News> {
+        let mut pod = Pod::clone(&*self.pods.get(&key.namespace, &key.name)?);
         for _ in 0..TRIES_MAX {
             if pod.meta().uid != uid || pod.spec.as_ref().is_some_and(|spec| !spec.node_name.is_empty()) {
-                return;
+                return None;
             }
-            let Some(told) = condition::unschedulable(&pod, &message, now(&*self.clock)) else { return };
-            match self.client.update_status(&told).await {
+            let told = condition::unschedulable(&pod, &message, now(&*self.clock))?;
+            let refused = match self.client.update_status(&told).await {
                 Ok(_) => {
                     debug!(pod = %key, message, "unschedulable");
                     self.recorder.event(&pod, "Warning", "FailedScheduling", &message);
-                    return;
+                    return None;
                 }
                 Err(error) if error.is_conflict() => match self.client.get(&key.namespace, &key.name).await {
-                    Ok(newest) => pod = newest,
-                    Err(_) => return,
+                    Ok(newest) => {
+                        pod = newest;
+                        continue;
+                    }
+                    Err(error) => error,
                 },
-                Err(error) if error.is_not_found() => return,
-                Err(error) => {
-                    warn!(pod = %key, %error, "write why the pod waits");
-                    return;
-                }
+                Err(error) => error,
+            };
+            if refused.is_not_found() {
+                return None;
             }
+            warn!(pod = %key, error = %refused, "write why the pod waits");
+            if !refused.is_passing() {
+                return None;
+            }
+            break;
         }
+        Some((key, (uid, message)))
     }
 }
 

@@ -180,6 +180,24 @@ async fn a_taint_that_goes_and_a_label_that_comes_let_in_who_waited() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_reason_is_told_though_the_server_was_away_when_it_was_found() {
+    let cluster = Cluster::start(&[node("n1", "1")]).await;
+    let refusals = std::sync::atomic::AtomicUsize::new(0);
+    #[allow(clippy::result_large_err, reason = "the hook's signature")]
+    let away = move |verb: &str, target: &client::Target, _: Option<&proto::Object>| {
+        let is_status = (verb, target.resource.as_str()) == ("update", "pods");
+        if is_status && refusals.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 2 {
+            return Err(client::error::failure(503, "ServiceUnavailable", "away"));
+        }
+        Ok(())
+    };
+    cluster.api.refuse(away);
+    cluster.client.create(&pod("large", "2")).await.unwrap();
+    cluster.api.until("the condition is written", |_| cluster.scheduled_condition("large").is_some()).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_help_a_waiting_pod_does_not_wake_it() {
     let cluster = Cluster::start(&[node("n1", "1")]).await;
     cluster.client.create(&pod("large", "2")).await.unwrap();

@@ -59,5 +59,6 @@ async fn main() -> Result<()> {
         Command::Kubelet(settings) => (Role::Kubelet, settings),
         Command::Proxy(settings) => (Role::Proxy, settings),
     };
+    settings.check(role.port(&settings).as_slice())?;
     House::new(*settings).run(&role, shutdown).await
 }

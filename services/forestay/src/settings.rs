@@ -63,7 +63,7 @@ pub struct Settings {
     pub pause_binary: Option<PathBuf>,
 
     /// How Services get into the kernel
-    #[arg(long, value_enum, default_value_t = ProxyChoice::Auto)]
+    #[arg(long, visible_alias = "mode", value_enum, default_value_t = ProxyChoice::Auto)]
     pub proxy_mode: ProxyChoice,
 
     /// Keep service rules and routes when stopping, as a restart wants it

@@ -239,3 +239,36 @@ fn ports_match_by_name_and_protocol() {
     "#]],
     );
 }
+
+#[test]
+fn each_port_of_a_service_leads_to_what_its_pods_call_by_that_name() {
+    let service = service(|spec| {
+        let dns = |name: &str, protocol: &str| ServicePort {
+            name: name.to_owned(),
+            port: 53,
+            protocol: protocol.to_owned(),
+            ..ServicePort::default()
+        };
+        spec.ports.extend([dns("dns", "UDP"), dns("dns-tcp", "TCP")]);
+    });
+    let named = |name: &str, protocol: &str, port| EndpointPort {
+        name: Some(name.to_owned()),
+        protocol: Some(protocol.to_owned()),
+        port: Some(port),
+        ..EndpointPort::default()
+    };
+    let mut old = slice(vec![endpoint("10.244.0.1", "here")]);
+    old.ports.extend([named("dns", "UDP", 5353), named("dns-tcp", "TCP", 5353)]);
+    // Pods of another version listen elsewhere under the same name, and not at all under another.
+    let mut new = slice(vec![endpoint("10.244.0.2", "here")]);
+    new.ports = vec![named("http", "TCP", 9090), named("dns", "UDP", 53)];
+    check(
+        &service,
+        &[old, new],
+        expect![[r#"
+        10.96.0.10:53 TCP -> [10.244.0.1:5353]
+        10.96.0.10:80 TCP -> [10.244.0.1:8080, 10.244.0.2:9090]
+        10.96.0.10:53 UDP -> [10.244.0.1:5353, 10.244.0.2:53]
+    "#]],
+    );
+}

@@ -169,7 +169,7 @@ async fn backend(options: &Options) -> anyhow::Result<Box<dyn Backend>> {
     let ranges = Ranges { services: options.service_cidr, pods: options.cluster_cidr };
     match options.mode {
         Mode::Auto | Mode::Nftables => Ok(Box::new(Nftables::probe(ranges).await?)),
-        Mode::Ipvs => bail!("this build has no IPVS backend yet; use --mode nftables"),
+        Mode::Ipvs => bail!("this build has no IPVS backend yet; use --proxy-mode nftables"),
         Mode::Recording => Ok(Box::new(options.recording.clone())),
     }
 }

@@ -193,6 +193,59 @@ fn udp_flows_leave_a_pod_that_goes() {
     });
 }
 
+/// The node remembered the flow as its own, and kept it for as long as the client went on asking.
+#[test]
+fn udp_flows_find_a_node_port_that_gets_its_first_pod() {
+    if !world::has("conntrack") {
+        return eprintln!("SKIPPED: no conntrack tool (Debian: apt-get install conntrack)");
+    }
+    in_namespace(async |world: &mut World| {
+        world.pods(&["a"]);
+        world.outside();
+        world.service("dns", VIP, &[], |spec| {
+            spec.ports[0].protocol = "UDP".to_owned();
+            spec.ports[0].node_port = 30053;
+        });
+        world.service("marker", "10.96.0.12", &["a"], |_| ());
+        world.start().await;
+        until("the proxy is at work", || ask("10.96.0.12:80").is_ok());
+        // One socket throughout, from a machine of its own.
+        let (asking, outcomes) = std::sync::mpsc::channel();
+        let (enough, is_enough) = std::sync::mpsc::channel();
+        world.pod(OUTSIDE).run(move || {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            std::thread::spawn(move || {
+                while is_enough.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                    let answer = ask_udp(&socket, "192.168.77.1:30053");
+                    let _ = asking.send(answer.map(|answer| answer.pod).map_err(|error| error.kind()));
+                }
+            });
+        });
+        assert!(outcomes.recv().unwrap().is_err());
+        world.endpoints("dns", &["a"]);
+        until("the pod answers", || outcomes.recv().unwrap().is_ok_and(|pod| pod == "a"));
+        enough.send(()).unwrap();
+    });
+}
+
+#[test]
+fn a_client_is_forgotten_after_its_affinity_has_timed_out() {
+    in_namespace(async |world: &mut World| {
+        world.pods(&["a", "b"]);
+        world.service("web", VIP, &["a", "b"], |spec| {
+            sticky(spec);
+            let config = spec.session_affinity_config.as_mut().unwrap();
+            config.client_ip.as_mut().unwrap().timeout_seconds = Some(1);
+        });
+        world.start().await;
+        until("the service answers", || ask("10.96.0.10:80").is_ok());
+        assert_eq!(answers(20, "10.96.0.10:80").len(), 1);
+        assert!(world::remembers(VIP));
+        until("the client is forgotten", || !world::remembers(VIP));
+    });
+}
+
 #[test]
 fn cleaning_up_leaves_the_machine_as_it_was() {
     in_namespace(async |world: &mut World| {
@@ -248,7 +301,7 @@ fn the_ipvs_mode_says_what_to_use_instead() {
     in_namespace(async |world: &mut World| {
         let options = Options { mode: Mode::Ipvs, ..world.options() };
         let refusal = proxy::run(options, world.client(), kit::life::Shutdown::new()).await.unwrap_err().to_string();
-        assert_eq!(refusal, "this build has no IPVS backend yet; use --mode nftables");
+        assert_eq!(refusal, "this build has no IPVS backend yet; use --proxy-mode nftables");
     });
 }
 

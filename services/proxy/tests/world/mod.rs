@@ -96,6 +96,12 @@ pub fn state() -> State {
     }
 }
 
+/// Whether any client of this service address is remembered.
+pub fn remembers(address: &str) -> bool {
+    let listing = Command::new("nft").args(["list", "map", "ip", proxy::nftables::TABLE, "affinity"]).output().unwrap();
+    String::from_utf8_lossy(&listing.stdout).contains(address)
+}
+
 /// Tries again until something holds.
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();

@@ -81,7 +81,7 @@ impl Hands {
                 Ok(())
             }
             Action::KillContainer { id } => {
-                self.log(pod, self.runtime.stop_container(id, None, Duration::ZERO).await, "kill container");
+                self.log(pod, self.runtime.stop_container(id, Duration::ZERO).await, "kill container");
                 Ok(())
             }
             Action::RemoveRemains { id } => {
@@ -261,7 +261,7 @@ impl Hands {
             let message = format!("PostStartHook failed: {message}");
             self.events.container_warning(pod, container, "FailedPostStartHook", &message);
             let grace = u64::try_from(spec(pod).termination_grace_period_seconds.unwrap_or(30)).unwrap_or(0);
-            self.log(pod, self.runtime.stop_container(id, None, Duration::from_secs(grace)).await, "stop container");
+            self.log(pod, self.runtime.stop_container(id, Duration::from_secs(grace)).await, "stop container");
         }
     }
 
@@ -285,8 +285,7 @@ impl Hands {
         };
         self.events.container(pod, &container, "Killing", &message);
         let mut grace = Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0));
-        let lifecycle = container.lifecycle.as_ref();
-        if let Some(hook) = lifecycle.and_then(|lifecycle| lifecycle.pre_stop.as_ref())
+        if let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref())
             && !grace.is_zero()
         {
             let start = std::time::Instant::now();
@@ -301,14 +300,13 @@ impl Hands {
             // The hook's time is part of the grace period; what comes after it gets at least two seconds.
             grace = grace.saturating_sub(start.elapsed()).max(Duration::from_secs(2));
         }
-        let signal = lifecycle.and_then(|lifecycle| lifecycle.stop_signal.as_deref());
-        self.log(pod, self.runtime.stop_container(id, signal, grace).await, "stop container");
+        self.log(pod, self.runtime.stop_container(id, grace).await, "stop container");
     }
 
     /// Ends the pod's sandbox and frees its address; its dead containers stay for their logs.
     async fn stop_sandbox(&self, pod: &Pod, state: &PodState) -> Result<(), Failed> {
         for sandbox in state.sandboxes.iter().filter(|sandbox| sandbox.running) {
-            let stopped = self.runtime.stop_container(&sandbox.id, None, Duration::ZERO).await;
+            let stopped = self.runtime.stop_container(&sandbox.id, Duration::ZERO).await;
             stopped.map_err(|error| failed(FailureReason::Sandbox)(error.to_string()))?;
         }
         self.network.detach(&key(pod)).await.map_err(|error| failed(FailureReason::Sandbox)(error.to_string()))

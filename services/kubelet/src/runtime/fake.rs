@@ -237,7 +237,7 @@ impl Runtime for Fake {
         Ok(())
     }
 
-    async fn stop_container(&self, id: &str, _signal: Option<&str>, grace: Duration) -> Result<(), Error> {
+    async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), Error> {
         let (uid, is_deaf) = {
             let mut world = self.0.world.lock();
             let Some(uid) = world.owners.get(id).cloned() else { return Ok(()) };

@@ -333,7 +333,7 @@ pub trait Runtime: Send + Sync + 'static {
     async fn start_container(&self, id: &str) -> Result<(), Error>;
 
     /// Asks the container to end, and kills it after `grace`. Returns when it has ended, or is gone.
-    async fn stop_container(&self, id: &str, signal: Option<&str>, grace: Duration) -> Result<(), Error>;
+    async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), Error>;
 
     /// Removes a container or sandbox by force; one that is gone is no error.
     async fn remove_container(&self, id: &str) -> Result<(), Error>;

@@ -218,16 +218,10 @@ impl Runtime for Docker {
         convert::unless_unchanged(started)
     }
 
-    async fn stop_container(&self, id: &str, signal: Option<&str>, grace: Duration) -> Result<(), Error> {
+    async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), Error> {
         let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
         let engine = self.engine.clone().with_timeout(grace + Duration::from_secs(CALL_SECONDS_MAX));
-        if let Some(signal) = signal {
-            let options = bollard::query_parameters::KillContainerOptions { signal: signal.to_owned() };
-            // Ended by itself: then the stop below has nothing to do either.
-            if let Err(error) = engine.kill_container(id, Some(options)).await.map_err(refused) {
-                tracing::debug!(id, %error, "the container did not take its stop signal");
-            }
-        }
+        // The signal is the one the container was made with.
         let options = StopContainerOptions { t: Some(seconds), signal: None };
         match convert::unless_unchanged(engine.stop_container(id, Some(options)).await) {
             Err(error) if error.is_not_found() => Ok(()),

@@ -1,9 +1,12 @@
 //! What users read under `describe`: one line for each thing the kubelet did to a pod.
 
 use client::events::{NORMAL, Recorder, WARNING};
-use proto::k8s::core::v1::{Container, Node, Pod};
+use proto::{
+    Kind,
+    k8s::core::v1::{Container, Node, Pod},
+};
 
-use crate::pod::snapshot::spec;
+use crate::pod::{snapshot::spec, status::CRASH_LOOP};
 
 /// Tells events of pods and their containers; on hollow nodes only warnings.
 #[derive(Clone)]
@@ -35,6 +38,17 @@ impl Events {
         self.record(pod, container, WARNING, reason, message);
     }
 
+    /// A container waits for its next try, for this reason of its waiting state.
+    pub fn back_off(&self, pod: &Pod, container: &Container, reason: &str) {
+        let name = &container.name;
+        if reason == CRASH_LOOP {
+            let message = format!("Back-off restarting failed container {name} in pod {}", full_name(pod));
+            return self.container_warning(pod, container, "BackOff", &message);
+        }
+        self.container(pod, container, "BackOff", &format!("Back-off pulling image \"{}\"", container.image));
+        self.container_warning(pod, container, "Failed", &format!("Error: {reason}"));
+    }
+
     fn record(&self, pod: &Pod, container: &Container, r#type: &str, reason: &str, message: &str) {
         let is_init = spec(pod).init_containers.iter().any(|init| init.name == container.name);
         let list = if is_init { "initContainers" } else { "containers" };
@@ -42,4 +56,10 @@ impl Events {
         note.regarding.field_path = format!("spec.{list}{{{}}}", container.name);
         self.recorder.record(note);
     }
+}
+
+/// "web_shop(uid)", as events name a pod in their text.
+fn full_name(pod: &Pod) -> String {
+    let meta = pod.meta();
+    format!("{}_{}({})", meta.name, meta.namespace, meta.uid)
 }

@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     env::Sources,
-    plan::{Action, StopReason},
+    plan::{self, Action, StopReason},
     snapshot::{FailureReason, NodeFacts, container, key, spec},
     spec::{Attempt, NodeSetup, PullPolicy, container_config, pull_policy, sandbox_config, volume_mounts},
 };
@@ -49,6 +49,9 @@ pub struct Hands {
     pub facts: NodeFacts,
     pub allocatable: BTreeMap<String, Quantity>,
 }
+
+/// What a container gets to end after a hook that took the whole grace period.
+const LAST_MOMENT: Duration = Duration::from_secs(plan::LAST_SECONDS.unsigned_abs());
 
 /// A try that did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -218,13 +221,14 @@ impl Hands {
     /// Finds the image on the node, or brings it there, as the container's policy says.
     async fn image(&self, pod: &Pod, container: &ContainerSpec) -> Result<Image, Failed> {
         let name = container.image.as_str();
-        let refuse = |reason: FailureReason, message: String| {
-            self.events.container_warning(pod, container, "Failed", &message);
+        let refuse = |event: &str, reason: FailureReason, message: String| {
+            self.events.container_warning(pod, container, event, &message);
+            self.events.container_warning(pod, container, "Failed", &format!("Error: {}", reason.as_str()));
             Failed { reason, message }
         };
         if name.is_empty() || name.contains(char::is_whitespace) || name != name.trim() {
             let message = format!("Failed to apply default image tag \"{name}\": invalid reference format");
-            return Err(refuse(FailureReason::InvalidImageName, message));
+            return Err(refuse("InspectFailed", FailureReason::InvalidImageName, message));
         }
         let policy = pull_policy(container);
         let ask = || async { self.runtime.image(name).await.map_err(|error| error.to_string()) };
@@ -237,7 +241,7 @@ impl Hands {
             }
             (None, PullPolicy::Never) => {
                 let message = format!("Container image \"{name}\" is not present with pull policy of Never");
-                return Err(refuse(FailureReason::ImageNeverPull, message));
+                return Err(refuse("ErrImageNeverPull", FailureReason::ImageNeverPull, message));
             }
             _ => {}
         }
@@ -245,7 +249,7 @@ impl Hands {
         let start = std::time::Instant::now();
         if let Err(error) = self.runtime.pull_image(name).await {
             let message = format!("Failed to pull image \"{name}\": {error}");
-            return Err(refuse(FailureReason::ImagePull, message));
+            return Err(refuse("Failed", FailureReason::ImagePull, message));
         }
         let took = start.elapsed();
         self.events.container(pod, container, "Pulled", &format!("Successfully pulled image \"{name}\" in {took:.1?}"));
@@ -297,8 +301,8 @@ impl Hands {
                     &format!("PreStopHook failed: {message}"),
                 );
             }
-            // The hook's time is part of the grace period; what comes after it gets at least two seconds.
-            grace = grace.saturating_sub(start.elapsed()).max(Duration::from_secs(2));
+            // The hook's time is part of the grace period.
+            grace = grace.saturating_sub(start.elapsed()).max(LAST_MOMENT);
         }
         self.log(pod, self.runtime.stop_container(id, grace).await, "stop container");
     }

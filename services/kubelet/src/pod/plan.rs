@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use proto::k8s::core::v1::Container as ContainerSpec;
 
 use super::{
@@ -19,6 +19,8 @@ use crate::runtime::{Container, Sandbox};
 pub const SANDBOX: &str = "(sandbox)";
 /// Under which failed tries to take the pod down are noted.
 pub const REMOVAL: &str = "(removal)";
+/// A container gets at least these seconds to end, even where others have used up the pod's grace period.
+pub const LAST_SECONDS: i64 = 2;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -28,7 +30,7 @@ pub enum Action {
     StartContainer { name: String, attempt: u32, failures: u32 },
     /// Run the preStop hook, ask it to end, kill it after the grace period.
     StopContainer { name: String, id: String, grace_seconds: i64, why: StopReason },
-    /// The grace period of a stop under way has been taken back.
+    /// The grace period of a stop under way is over, or has been taken back.
     KillContainer { id: String },
     /// A dead attempt that nobody can ask for any more.
     RemoveRemains { id: String },
@@ -93,11 +95,23 @@ fn remove(snapshot: &Snapshot) -> Vec<Action> {
     if actions.is_empty() && snapshot.busy.is_empty() {
         actions.push(wait_after(snapshot, REMOVAL).unwrap_or(Action::RemovePod));
     }
-    if snapshot.grace_seconds() == 0 {
-        let stopping = running(snapshot).filter(|c| snapshot.is_busy(&Target::Container(c.name.clone())));
-        actions.extend(stopping.map(|c| Action::KillContainer { id: c.id.clone() }));
+    let mut stopping = running(snapshot).filter(|c| snapshot.is_busy(&Target::Container(c.name.clone()))).peekable();
+    if stopping.peek().is_some() {
+        match overdue_at(snapshot) {
+            Some(at) if at > snapshot.now => actions.push(Action::WakeAt(at)),
+            Some(_) => actions.extend(stopping.map(|c| Action::KillContainer { id: c.id.clone() })),
+            None => {}
+        }
     }
     actions
+}
+
+/// When what still runs is killed, whatever its stop is waiting for: the grace period may have been cut short since.
+fn overdue_at(snapshot: &Snapshot) -> Option<Timestamp> {
+    if snapshot.grace_seconds() == 0 {
+        return Some(snapshot.now);
+    }
+    snapshot.kill_at.map(|at| at + SignedDuration::from_secs(LAST_SECONDS + 1))
 }
 
 fn wind_down(snapshot: &Snapshot) -> Vec<Action> {
@@ -260,8 +274,20 @@ fn stop(snapshot: &Snapshot, running: &Container, why: StopReason) -> Action {
     Action::StopContainer {
         name: running.name.clone(),
         id: running.id.clone(),
-        grace_seconds: own.unwrap_or_else(|| snapshot.grace_seconds()),
+        grace_seconds: own.unwrap_or_else(|| grace_left(snapshot)),
         why,
+    }
+}
+
+/// Seconds of the pod's grace period that are left: what stops later, such as a sidecar, shares it with what stopped before.
+fn grace_left(snapshot: &Snapshot) -> i64 {
+    let whole = snapshot.grace_seconds();
+    match snapshot.kill_at {
+        Some(at) => {
+            let left = at.duration_since(snapshot.now).as_secs_f64().ceil() as i64;
+            left.max(LAST_SECONDS).min(whole)
+        }
+        None => whole,
     }
 }
 

@@ -128,6 +128,21 @@ fn a_forced_deletion_takes_the_grace_back() {
 }
 
 #[test]
+fn what_stops_later_shares_the_pods_grace_period() {
+    let world = || pod(&["a"]).sidecar("s").sandbox().running("s").exited("a", 0).deleted(30);
+    check(&world().killed_at(107), expect!["stop s in 7s Deleted"]);
+    check(&world().killed_at(95), expect!["stop s in 2s Deleted"]);
+}
+
+/// A second, shorter deletion did not reach a container whose stop was under way.
+#[test]
+fn a_shortened_grace_period_ends_a_stop_under_way() {
+    let world = || pod(&["a"]).sandbox().running("a").busy(Target::Container("a".into())).deleted(5);
+    check(&world().killed_at(105), expect!["wake at 108"]);
+    check(&world().killed_at(97), expect!["kill a0"]);
+}
+
+#[test]
 fn a_failed_pull_waits_and_is_tried_again() {
     let world = |second| {
         let failed = pod(&["a"]).sandbox().failed("a", FailureReason::ImagePull, "no such image", 95);

@@ -27,6 +27,10 @@ pub struct Snapshot<'a> {
     pub failures: &'a BTreeMap<String, Failure>,
     /// What is being worked on; no second action is planned for it.
     pub busy: &'a BTreeSet<Target>,
+    /// Containers whose start, with its postStart hook, is under way.
+    pub starting: &'a BTreeSet<String>,
+    /// When the grace period of the pod's deletion is over, by this node's clock.
+    pub kill_at: Option<Timestamp>,
     /// Last words of dead containers, by container id.
     pub messages: &'a BTreeMap<String, String>,
     pub node: &'a NodeFacts,

@@ -8,7 +8,7 @@ use proto::{
     k8s::{
         core::v1::{
             Container as ContainerSpec, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-            ContainerStateWaiting, ContainerStatus, HostIp, PodCondition, PodIp, PodStatus,
+            ContainerStateWaiting, ContainerStatus, HostIp, Pod, PodCondition, PodIp, PodStatus,
         },
         meta::v1::Time,
     },
@@ -18,12 +18,16 @@ use super::{
     backoff::BackOff,
     resources,
     snapshot::{
-        Failure, FailureReason, RestartPolicy, Snapshot, Verdict, Verdicts, is_sidecar, restart_policy,
+        Failure, FailureReason, RestartPolicy, Snapshot, Target, Verdict, Verdicts, is_sidecar, restart_policy,
         status as known_status,
     },
 };
-use crate::runtime::{Container, Sandbox};
+use crate::runtime::{Container, PodState, Sandbox};
 
+/// A container that ended waits for its next attempt.
+pub const CRASH_LOOP: &str = "CrashLoopBackOff";
+/// A container waits for the next try to get its image.
+pub const IMAGE_PULL: &str = "ImagePullBackOff";
 const PENDING: &str = "Pending";
 const RUNNING: &str = "Running";
 const SUCCEEDED: &str = "Succeeded";
@@ -39,7 +43,7 @@ pub fn status(snapshot: &Snapshot) -> PodStatus {
         }
         false => (known.reason.clone(), known.message.clone()),
     };
-    let phase = phase(snapshot);
+    let phase = told_phase(snapshot);
     let ips = pod_ips(snapshot);
     let mut status = PodStatus {
         observed_generation: snapshot.pod.meta().generation,
@@ -90,10 +94,34 @@ pub fn is_init_complete(snapshot: &Snapshot, spec: &ContainerSpec) -> bool {
     let Some(newest) = snapshot.state.newest(&spec.name) else { return false };
     let is_here = current_sandbox(snapshot).is_none_or(|sandbox| newest.sandbox_id == sandbox.id);
     let is_done = match is_sidecar(spec) {
-        true => newest.is_running() && is_started(snapshot, spec, newest),
+        true => is_up(snapshot, spec, newest) && is_started(snapshot, spec, newest),
         false => newest.is_dead() && newest.exit_code == 0,
     };
     is_here && is_done
+}
+
+/// What the API knows of the containers' probes: it holds for a kubelet that begins, until its own probes say otherwise.
+pub fn known_verdicts(pod: &Pod, state: &PodState) -> BTreeMap<String, Verdicts> {
+    let known = known_status(pod);
+    let good = |holds: bool| if holds { Verdict::Success } else { Verdict::Unknown };
+    let of = |told: &ContainerStatus| {
+        let newest = state.newest(&told.name)?;
+        let is_same = newest.is_running() && container_id(newest) == told.container_id;
+        let verdicts =
+            Verdicts { startup: good(told.started()), readiness: good(told.ready), liveness: Verdict::Unknown };
+        is_same.then(|| (newest.id.clone(), verdicts))
+    };
+    known.init_container_statuses.iter().chain(&known.container_statuses).filter_map(of).collect()
+}
+
+/// Containers that wait for their next try, and why: what users are told of once each time it begins.
+pub fn back_offs(status: &PodStatus) -> BTreeMap<String, &'static str> {
+    let of = |container: &ContainerStatus| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        let reason = [CRASH_LOOP, IMAGE_PULL].into_iter().find(|reason| *reason == waiting.reason)?;
+        Some((container.name.clone(), reason))
+    };
+    status.init_container_statuses.iter().chain(&status.container_statuses).filter_map(of).collect()
 }
 
 /// When a failed try changes from "it failed" to "it waits".
@@ -130,6 +158,13 @@ struct Tally {
     succeeded: usize,
 }
 
+/// The phase as the API has it: a pod is not over while anything of it, such as a sidecar, still runs.
+fn told_phase(snapshot: &Snapshot) -> &'static str {
+    let phase = phase(snapshot);
+    let is_new = is_terminal(phase) && !is_terminal(snapshot.known_phase());
+    if is_new && snapshot.state.containers.iter().any(Container::is_running) { RUNNING } else { phase }
+}
+
 /// The phase by Kubernetes' rules. A terminal one never changes.
 pub fn phase(snapshot: &Snapshot) -> &'static str {
     match snapshot.known_phase() {
@@ -142,7 +177,7 @@ pub fn phase(snapshot: &Snapshot) -> &'static str {
     let mut tally = Tally::default();
     for container in &spec.containers {
         match snapshot.state.newest(&container.name) {
-            Some(container) if container.is_running() => tally.running += 1,
+            Some(newest) if is_up(snapshot, container, newest) => tally.running += 1,
             Some(container) if container.is_dead() => {
                 tally.stopped += 1;
                 tally.succeeded += usize::from(container.exit_code == 0);
@@ -196,7 +231,7 @@ fn container_status(snapshot: &Snapshot, spec: &ContainerSpec, role: Role) -> Co
     let newest = attempts.next();
     let previous = attempts.find(|container| container.is_dead());
     let (state, last) = states(snapshot, spec, role, newest, previous);
-    let is_started = newest.is_some_and(|c| c.is_running() && is_started(snapshot, spec, c));
+    let is_started = newest.is_some_and(|c| is_up(snapshot, spec, c) && is_started(snapshot, spec, c));
     let is_ready = match (role, newest) {
         (Role::Init, Some(c)) if !is_sidecar(spec) => c.is_dead() && c.exit_code == 0,
         (_, Some(c)) => is_started && is_probed_ready(snapshot, spec, c),
@@ -228,7 +263,7 @@ fn states(
 ) -> (ContainerState, Option<ContainerState>) {
     let last = previous.map(|container| terminated(snapshot, container));
     let newest = match newest {
-        Some(container) if container.is_running() => {
+        Some(container) if is_up(snapshot, spec, container) => {
             let running = ContainerStateRunning { started_at: container.started_at.map(time) };
             return (ContainerState { running: Some(running), ..Default::default() }, last);
         }
@@ -236,12 +271,13 @@ fn states(
         Some(_) | None => return (waiting(why_waiting(snapshot, spec, role)), last),
     };
     let ended = terminated(snapshot, newest);
-    if let Some(failure) = snapshot.failures.get(&spec.name) {
+    let restarts = !snapshot.is_deleted() && !is_over(snapshot) && restarts(snapshot, spec, role, newest);
+    if let Some(failure) = snapshot.failures.get(&spec.name).filter(|_| restarts) {
         return (waiting(told(failure, spec, snapshot)), Some(ended));
     }
-    let restarts = !snapshot.is_deleted() && !is_over(snapshot) && restarts(snapshot, spec, role, newest);
-    let (at, delay) = snapshot.back_off.next_attempt(newest);
-    if restarts && at > snapshot.now && !delay.is_zero() {
+    // It waits until the next attempt runs, the moments in which that is made included.
+    let (_, delay) = snapshot.back_off.next_attempt(newest);
+    if restarts && !delay.is_zero() {
         let message = format!(
             "back-off {} restarting failed container={} pod={}_{}({})",
             go_duration(delay),
@@ -250,7 +286,7 @@ fn states(
             snapshot.pod.meta().namespace,
             snapshot.pod.meta().uid
         );
-        return (waiting(("CrashLoopBackOff".into(), message)), Some(ended));
+        return (waiting((CRASH_LOOP.into(), message)), Some(ended));
     }
     (ended, last)
 }
@@ -284,7 +320,7 @@ fn told(failure: &Failure, spec: &ContainerSpec, snapshot: &Snapshot) -> (String
     let is_fresh = snapshot.now < retold_at(failure, snapshot.back_off);
     match failure.reason {
         FailureReason::ImagePull if !is_fresh => {
-            ("ImagePullBackOff".into(), format!("Back-off pulling image \"{}\": {}", spec.image, failure.message))
+            (IMAGE_PULL.into(), format!("Back-off pulling image \"{}\": {}", spec.image, failure.message))
         }
         reason => (reason.as_str().into(), failure.message.clone()),
     }
@@ -307,8 +343,9 @@ fn terminated(snapshot: &Snapshot, container: &Container) -> ContainerState {
         signal: 0,
         reason: reason.to_owned(),
         message: if said.is_empty() { container.error.clone() } else { said },
-        started_at: container.started_at.map(time),
-        finished_at: container.finished_at.map(time),
+        // One that could not start has no times of its own.
+        started_at: Some(time(container.started_at.unwrap_or(container.created_at))),
+        finished_at: Some(time(container.finished_at.unwrap_or(container.created_at))),
         container_id: container_id(container),
     };
     ContainerState { terminated: Some(terminated), ..Default::default() }
@@ -320,6 +357,15 @@ fn container_id(container: &Container) -> String {
 
 fn verdicts(snapshot: &Snapshot, container: &Container) -> Verdicts {
     snapshot.probes.get(&container.id).copied().unwrap_or_default()
+}
+
+/// It runs, and its postStart hook is behind it.
+fn is_up(snapshot: &Snapshot, spec: &ContainerSpec, container: &Container) -> bool {
+    container.is_running() && !(has_post_start(spec) && snapshot.starting.contains(&spec.name))
+}
+
+pub fn has_post_start(spec: &ContainerSpec) -> bool {
+    spec.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.post_start.is_some())
 }
 
 fn is_started(snapshot: &Snapshot, spec: &ContainerSpec, container: &Container) -> bool {
@@ -351,8 +397,9 @@ fn conditions(snapshot: &Snapshot, status: &PodStatus) -> Vec<PodCondition> {
     let containers_ready = containers_ready(snapshot, status);
     let ready = ready(snapshot, &containers_ready);
     let sandbox = match snapshot.state.live_sandbox() {
-        Some(_) => Verdicted::yes(),
-        None => Verdicted::no("", String::new()),
+        // One that is being made runs before it is wired.
+        Some(_) if !snapshot.is_busy(&Target::Sandbox) => Verdicted::yes(),
+        _ => Verdicted::no("", String::new()),
     };
     let own = [
         ("PodReadyToStartContainers", sandbox),

@@ -4,6 +4,7 @@ use super::super::{
     snapshot::{FailureReason, Verdict, Verdicts},
     world::{World, pod},
 };
+use crate::runtime::Phase;
 
 fn check(world: &World, expected: expect_test::Expect) {
     expected.assert_eq(&world.status());
@@ -270,4 +271,68 @@ fn transition_times_move_only_with_their_condition() {
     let before = world.pod.status.as_ref().unwrap();
     assert_eq!(time(&later, "PodScheduled"), time(before, "PodScheduled"));
     assert_eq!(time(&later, "Ready") - time(before, "Ready"), 400);
+}
+
+#[test]
+fn a_container_is_not_running_before_its_post_start_hook_has_ended() {
+    check(
+        &pod(&["a"]).sandbox().running("a").hooked("a"),
+        expect![[r#"
+        Pending
+        PodReadyToStartContainers=True
+        Initialized=True
+        Ready=False ContainersNotReady containers with unready status: [a]
+        ContainersReady=False ContainersNotReady containers with unready status: [a]
+        PodScheduled=True
+        a: waiting ContainerCreating; last -; ready=false restarts=0"#]],
+    );
+}
+
+#[test]
+fn a_pod_is_not_over_while_its_sidecar_runs() {
+    let world = || pod(&["a"]).policy("Never").sidecar("s").sandbox();
+    check(
+        &world().running("s").exited("a", 0),
+        expect![[r#"
+        Running
+        PodReadyToStartContainers=True
+        Initialized=True
+        Ready=False ContainersNotReady containers with unready status: [a]
+        ContainersReady=False ContainersNotReady containers with unready status: [a]
+        PodScheduled=True
+        s: running; last -; ready=true restarts=0
+        a: terminated 0 Completed; last -; ready=false restarts=0"#]],
+    );
+    assert!(world().exited("s", 143).exited("a", 0).status().starts_with("Succeeded"));
+}
+
+#[test]
+fn a_program_that_cannot_run_ends_a_pod_that_is_not_restarted() {
+    let world = |policy: &str| {
+        let mut world = pod(&["a"]).policy(policy).sandbox().exited("a", 127);
+        let container = &mut world.state.containers[0];
+        (container.phase, container.started_at, container.error) = (Phase::Created, None, "no such file".into());
+        world.failed("a", FailureReason::Run, "no such file", 99)
+    };
+    let told = |policy| world(policy).status().lines().last().unwrap().to_owned();
+    assert_eq!(told("Never"), "a: terminated 127 ContainerCannotRun; last -; ready=false restarts=0");
+    assert_eq!(
+        told("Always"),
+        "a: waiting RunContainerError no such file; last terminated 127 ContainerCannotRun; ready=false restarts=0"
+    );
+}
+
+/// Every restart of a kubelet took all probed pods out of their services for a moment.
+#[test]
+fn a_new_kubelet_believes_what_was_known_of_probes_until_it_has_asked_itself() {
+    let mut world = pod(&["a", "b"]).readiness("a").readiness("b").sandbox().running("a").running("b").ready("a0");
+    world.spec().containers[0].startup_probe = Some(Default::default());
+    world.probes.get_mut("a0").unwrap().startup = Verdict::Success;
+    let known = super::status(&world.snapshot());
+    world.pod.status = Some(known.clone());
+    world.probes = super::known_verdicts(&world.pod, &world.state);
+    assert_eq!(super::status(&world.snapshot()), known);
+    // Of another attempt nothing is known.
+    world = world.exited("a", 1).running("a");
+    assert!(!super::known_verdicts(&world.pod, &world.state).contains_key("a2"));
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kit::life::Shutdown;
 use proto::{
     Kind as _,
@@ -100,6 +100,9 @@ pub fn spawn(
         failures: BTreeMap::new(),
         messages: BTreeMap::new(),
         busy: BTreeSet::new(),
+        starting: BTreeSet::new(),
+        kill_at: None,
+        waits: BTreeMap::new(),
         work: JoinSet::new(),
         sent: None,
         publish_at: Some(Instant::now() + FIRST_STATUS_DELAY),
@@ -141,6 +144,10 @@ struct Worker {
     failures: BTreeMap<String, Failure>,
     messages: BTreeMap<String, String>,
     busy: BTreeSet<Target>,
+    starting: BTreeSet<String>,
+    kill_at: Option<Timestamp>,
+    /// Containers that wait for their next try, as users were told last.
+    waits: BTreeMap<String, &'static str>,
     work: JoinSet<Done>,
     /// The last status sent, and the resource version it led to.
     sent: Option<(PodStatus, String)>,
@@ -151,6 +158,7 @@ struct Worker {
 
 impl Worker {
     async fn run(mut self) {
+        self.note_deletion();
         loop {
             if self.must_look {
                 self.look().await;
@@ -161,6 +169,7 @@ impl Worker {
                 let snapshot = self.snapshot(now);
                 (status::status(&snapshot), plan::plan(&snapshot))
             };
+            self.tell_waits(&wanted);
             let has_news = self.has_news(&wanted);
             let wake = plan::wake_at(&actions);
             for action in actions {
@@ -186,6 +195,8 @@ impl Worker {
             probes: &self.probes,
             failures: &self.failures,
             busy: &self.busy,
+            starting: &self.starting,
+            kill_at: self.kill_at,
             messages: &self.messages,
             node: &self.hands.facts,
             back_off: &self.back_off,
@@ -214,6 +225,7 @@ impl Worker {
         }
         if !self.is_adopted {
             self.is_adopted = true;
+            self.probes = status::known_verdicts(&self.pod, &self.state);
             self.hands.adopt(&self.pod, &self.state).await;
         }
         self.messages.retain(|id, _| self.state.containers.iter().any(|container| container.id == *id));
@@ -237,6 +249,9 @@ impl Worker {
     fn start(&mut self, action: Action) {
         let Some(target) = action.target() else { return };
         self.busy.insert(target.clone());
+        if let Action::StartContainer { name, .. } = &action {
+            self.starting.insert(name.clone());
+        }
         let (hands, pod, state, orphaned) = (self.hands.clone(), self.pod.clone(), self.state.clone(), self.orphaned);
         self.work.spawn(async move {
             let outcome = hands.perform(&pod, &state, orphaned, &action).await;
@@ -294,6 +309,7 @@ impl Worker {
                     // An action that panicked has left its target busy: start afresh from what is there.
                     warn!(pod = %snapshot::key(&self.pod), %error, "an action broke");
                     self.busy.clear();
+                    self.starting.clear();
                     self.must_look = true;
                     self.retry_soon();
                 }
@@ -324,6 +340,28 @@ impl Worker {
             }
         }
         self.orphaned |= orphaned;
+        self.note_deletion();
+    }
+
+    /// The clock of a deletion runs from when this node hears of it; a later, shorter grace period counts from then.
+    fn note_deletion(&mut self) {
+        let now = self.hands.now();
+        let snapshot = self.snapshot(now);
+        if snapshot.is_deleted() {
+            let at = now + SignedDuration::from_secs(snapshot.grace_seconds());
+            self.kill_at = Some(self.kill_at.map_or(at, |known| known.min(at)));
+        }
+    }
+
+    /// Tells of containers that have begun to wait for their next try.
+    fn tell_waits(&mut self, wanted: &PodStatus) {
+        let waits = status::back_offs(wanted);
+        for (name, reason) in waits.iter().filter(|(name, reason)| self.waits.get(*name) != Some(*reason)) {
+            if let Some(container) = snapshot::container(snapshot::spec(&self.pod), name) {
+                self.hands.events.back_off(&self.pod, container, reason);
+            }
+        }
+        self.waits = waits;
     }
 
     fn refresh_files(&self) {
@@ -336,6 +374,9 @@ impl Worker {
         match done {
             Done::Action(target, action, outcome) => {
                 self.busy.remove(&target);
+                if let Action::StartContainer { name, .. } = &action {
+                    self.starting.remove(name);
+                }
                 self.must_look = true;
                 let name = match (&target, &action) {
                     (Target::Container(name), _) => name.as_str(),
@@ -390,12 +431,14 @@ impl Worker {
     fn keep_probing(&mut self) {
         let running: BTreeMap<&str, &Container> =
             self.state.containers.iter().filter(|c| c.is_running()).map(|c| (c.id.as_str(), c)).collect();
-        self.probing.retain(|(id, _), task| {
-            let lives = running.contains_key(id.as_str());
-            if !lives {
+        let is_deleted = self.orphaned || self.pod.meta().deletion_timestamp.is_some();
+        self.probing.retain(|(id, kind), task| {
+            // Whoever is asked to end may fail its probes: only readiness is still of interest.
+            let counts = running.contains_key(id.as_str()) && (!is_deleted || *kind == Kind::Readiness);
+            if !counts {
                 task.abort();
             }
-            lives
+            counts
         });
         self.probes.retain(|id, _| running.contains_key(id.as_str()));
         let ip = self.state.live_sandbox().and_then(|sandbox| sandbox.ip);
@@ -404,7 +447,9 @@ impl Worker {
             let is_started = spec.startup_probe.is_none()
                 || self.probes.get(id).is_some_and(|verdicts| verdicts.startup == Verdict::Success);
             let wanted = if is_started { &[Kind::Liveness, Kind::Readiness][..] } else { &[Kind::Startup][..] };
-            for kind in wanted.iter().copied().filter(|kind| kind.of(spec).is_some()) {
+            let is_hooked = status::has_post_start(spec) && self.starting.contains(&spec.name);
+            let asks = |kind: &Kind| kind.of(spec).is_some() && (!is_deleted || *kind == Kind::Readiness);
+            for kind in wanted.iter().copied().filter(|kind| !is_hooked && asks(kind)) {
                 self.probing.entry((id.to_owned(), kind)).or_insert_with(|| {
                     let subject = Subject { container: spec.clone(), id: id.to_owned(), ip };
                     tokio::spawn(self.hands.prober.clone().watch(kind, subject, self.tell.clone())).abort_handle()

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use proto::{
     Kind,
     k8s::{
-        core::v1::{Container as ContainerSpec, Pod, PodSpec, PodStatus, Probe},
+        core::v1::{Container as ContainerSpec, Lifecycle, LifecycleHandler, Pod, PodSpec, PodStatus, Probe},
         meta::v1::Time,
     },
 };
@@ -28,6 +28,8 @@ pub struct World {
     pub probes: BTreeMap<String, Verdicts>,
     pub failures: BTreeMap<String, Failure>,
     pub busy: BTreeSet<Target>,
+    pub starting: BTreeSet<String>,
+    pub kill_at: Option<Timestamp>,
     pub messages: BTreeMap<String, String>,
     pub node: NodeFacts,
     pub now: Timestamp,
@@ -55,6 +57,8 @@ pub fn pod(containers: &[&str]) -> World {
         probes: BTreeMap::new(),
         failures: BTreeMap::new(),
         busy: BTreeSet::new(),
+        starting: BTreeSet::new(),
+        kill_at: None,
         messages: BTreeMap::new(),
         node: NodeFacts { name: "n1".into(), ips: vec![[192, 0, 2, 1].into()] },
         now: at(100),
@@ -185,6 +189,21 @@ impl World {
         self
     }
 
+    pub fn killed_at(mut self, second: i64) -> Self {
+        self.kill_at = Some(at(second));
+        self
+    }
+
+    /// Its start is under way: it runs already, and its postStart hook does too.
+    pub fn hooked(mut self, name: &str) -> Self {
+        let hook = Lifecycle { post_start: Some(LifecycleHandler::default()), ..Default::default() };
+        let spec = self.spec();
+        let mut containers = spec.init_containers.iter_mut().chain(&mut spec.containers);
+        containers.find(|container| container.name == name).unwrap().lifecycle = Some(hook);
+        self.starting.insert(name.into());
+        self
+    }
+
     pub fn started(mut self, second: i64) -> Self {
         self.pod.status.as_mut().unwrap().start_time = Some(Time { seconds: at(second).as_second(), nanos: 0 });
         self
@@ -204,6 +223,8 @@ impl World {
             probes: &self.probes,
             failures: &self.failures,
             busy: &self.busy,
+            starting: &self.starting,
+            kill_at: self.kill_at,
             messages: &self.messages,
             node: &self.node,
             back_off: &BACK_OFF,

@@ -123,6 +123,7 @@ async fn start(options: &Options, client: Client, tasks: &Tasks, shutdown: Shutd
     let node_ip = ips.first().copied().context("find an address of this node: set one with --node-ip")?;
     let hands = Arc::new(Hands {
         services: (!is_hollow).then(|| reflector.cache::<Service>()),
+        pods: reflector.cache(),
         prober: if is_hollow { Prober::Hollow } else { Prober::Real { runtime: runtime.clone(), node_ip } },
         volumes: (!is_hollow).then(|| volumes(options)),
         client,

@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 use super::{
     env::Sources,
     plan::{self, Action, StopReason},
+    resources::{self, QosClass},
     snapshot::{FailureReason, NodeFacts, container, key, spec},
     spec::{Attempt, NodeSetup, PullPolicy, container_config, pull_policy, sandbox_config, volume_mounts},
 };
@@ -41,6 +42,8 @@ pub struct Hands {
     pub objects: Objects,
     /// None on hollow nodes.
     pub services: Option<Cache<Service>>,
+    /// Those of this node.
+    pub pods: Cache<Pod>,
     pub events: Events,
     pub prober: Prober,
     /// Bounds how many containers start at once: more in flight than cores only makes each slower.
@@ -152,7 +155,27 @@ impl Hands {
         self.prepare(pod, ip.as_slice()).await?;
         let config = sandbox_config(pod, &self.setup, attempt, ip);
         let _slot = self.starts.acquire().await;
-        self.run_sandbox(&config).await.map_err(refused)
+        self.run_sandbox(&config).await.map_err(refused)?;
+        self.bound(pod);
+        Ok(())
+    }
+
+    /// Gives the pod's cgroup, which its sandbox has brought into being, and those of the classes their limits.
+    fn bound(&self, pod: &Pod) {
+        if self.volumes.is_none() {
+            return;
+        }
+        cgroup::limit(&sandbox_config(pod, &self.setup, 0, None).cgroup_parent, &resources::pod_limits(pod));
+        self.weigh_classes();
+    }
+
+    fn weigh_classes(&self) {
+        let pods = self.pods.list();
+        let burstable = resources::burstable_limits(pods.iter().map(|pod| &**pod));
+        for (class, limits) in [(QosClass::Burstable, burstable), (QosClass::BestEffort, resources::BEST_EFFORT)] {
+            let cgroup = resources::class_cgroup(self.setup.cgroup_driver, &self.setup.cgroup_root, class);
+            cgroup.iter().for_each(|cgroup| cgroup::limit(cgroup, &limits));
+        }
     }
 
     async fn run_sandbox(&self, config: &SandboxConfig) -> Result<(), String> {
@@ -171,6 +194,7 @@ impl Hands {
     /// After a restart of the kubelet: the pod's wire is checked, and mended where it is broken.
     pub async fn adopt(&self, pod: &Pod, state: &PodState) {
         let Some(sandbox) = state.live_sandbox() else { return };
+        self.bound(pod);
         if let Some(ip) = sandbox.ip
             && let Err(error) = self.network.attach(&key(pod), sandbox.pid, ip).await
         {
@@ -327,6 +351,7 @@ impl Hands {
         self.network.detach(&key).await.map_err(|error| refused(error.to_string()))?;
         if let Some(volumes) = &self.volumes {
             cgroup::remove(&sandbox_config(pod, &self.setup, 0, None).cgroup_parent);
+            self.weigh_classes();
             volumes.remove(&key.uid).map_err(|error| refused(format!("remove the pod's files: {error}")))?;
         }
         if !orphaned {

@@ -8,11 +8,9 @@ use bollard::models::{
 };
 
 use crate::{
-    pod::resources::SANDBOX_OOM_SCORE_ADJ,
+    pod::resources::{QUOTA_PERIOD_US, SANDBOX_OOM_SCORE_ADJ},
     runtime::{ContainerConfig, SandboxConfig},
 };
-
-const QUOTA_PERIOD_US: i64 = 100_000;
 
 /// Logs turn over at 10 MiB, and one older file is kept: a chatty container cannot fill the disk.
 fn log_config() -> HostConfigLogConfig {

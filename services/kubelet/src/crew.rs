@@ -7,7 +7,7 @@ use std::{
 };
 
 use client::{Cache, Reflector};
-use futures::StreamExt;
+use futures::{StreamExt, stream::BoxStream};
 use kit::life::Shutdown;
 use proto::{
     Kind,
@@ -22,7 +22,7 @@ use crate::{
         hands::Hands,
         worker::{self, Desired, Handle, Nudge},
     },
-    runtime::{Event, PodKey, Record, Runtime},
+    runtime::{Error, Event, PodKey, Record, Runtime},
 };
 
 /// A pod before and after one change in the API.
@@ -38,10 +38,19 @@ pub struct Sources {
     pub objects: mpsc::Receiver<String>,
 }
 
+/// How long the crew goes without looking.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Between two lists of everything the runtime has.
+    pub relist: Duration,
+    /// Between two signs of life of the runtime, and for each to come.
+    pub runtime: Duration,
+}
+
 pub struct Crew {
     hands: Arc<Hands>,
     back_off: BackOff,
-    relist_interval: Duration,
+    patience: Patience,
     workers: HashMap<String, Handle>,
     /// What the last list showed, to tell what a lost event would have told.
     known: HashMap<String, BTreeSet<(String, bool)>>,
@@ -50,10 +59,10 @@ pub struct Crew {
 }
 
 impl Crew {
-    pub fn new(hands: Arc<Hands>, back_off: BackOff, relist_interval: Duration, shutdown: Shutdown) -> Self {
+    pub fn new(hands: Arc<Hands>, back_off: BackOff, patience: Patience, shutdown: Shutdown) -> Self {
         // Replaced when `run` begins; nothing is spawned before.
         let (done, _) = mpsc::unbounded_channel();
-        Self { hands, back_off, relist_interval, workers: HashMap::new(), known: HashMap::new(), done, shutdown }
+        Self { hands, back_off, patience, workers: HashMap::new(), known: HashMap::new(), done, shutdown }
     }
 
     /// Runs until shutdown. `trouble` tells the node's conditions how the runtime is.
@@ -61,14 +70,15 @@ impl Crew {
         let (done, mut finished) = mpsc::unbounded_channel();
         self.done = done;
         let (event_sender, mut events) = mpsc::channel(1024);
-        let follow = follow_events(self.hands.runtime.clone(), event_sender, trouble, self.shutdown.clone());
+        let (runtime, patience) = (self.hands.runtime.clone(), self.patience.runtime);
+        let follow = follow_events(runtime, event_sender, patience, trouble, self.shutdown.clone());
         let follower = tokio::spawn(follow);
         let shutdown = self.shutdown.clone();
         tokio::select! {
             () = shutdown.triggered() => return,
             () = sources.reflector.synced() => {}
         }
-        let mut relist = tokio::time::interval(self.relist_interval);
+        let mut relist = tokio::time::interval(self.patience.relist);
         relist.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -131,7 +141,7 @@ impl Crew {
 
     /// Compares what the runtime has with what was known: for lost events, and for pods the API has forgotten.
     async fn relist(&mut self, pods: &Cache<Pod>) {
-        let records = match self.hands.runtime.pods().await {
+        let records = match within(self.patience.runtime, self.hands.runtime.pods()).await {
             Ok(records) => records,
             Err(error) => return warn!(%error, "list of the runtime's pods failed"),
         };
@@ -168,32 +178,58 @@ fn left_over(key: &PodKey) -> Pod {
     pod
 }
 
+async fn pass_on(mut events: BoxStream<'static, Result<Event, Error>>, sender: &mpsc::Sender<Event>) {
+    while let Some(Ok(event)) = events.next().await {
+        if sender.send(event).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Ends when the runtime gives no sign of life.
+async fn watch_life(runtime: &Arc<dyn Runtime>, patience: Duration) -> Error {
+    loop {
+        tokio::time::sleep(patience).await;
+        if let Err(error) = within(patience, runtime.ping()).await {
+            return error;
+        }
+    }
+}
+
+async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let answer = tokio::time::timeout(limit, call).await;
+    answer.unwrap_or(Err(Error::Timeout { what: "its answer", limit }))
+}
+
 /// Between tries to reach a runtime that does not answer.
 const RECONNECT: Duration = Duration::from_millis(500);
 
 /// Passes the runtime's events on, reconnecting by itself; after a gap everything is looked at.
+///
+/// A runtime that hangs keeps its connections open and says nothing, so that it is asked for a sign of life as well.
 async fn follow_events(
     runtime: Arc<dyn Runtime>,
     sender: mpsc::Sender<Event>,
+    patience: Duration,
     trouble: watch::Sender<Option<String>>,
     shutdown: Shutdown,
 ) {
     while !shutdown.is_triggered() {
-        match runtime.events().await {
-            Ok(mut events) => {
+        let lost = match within(patience, runtime.events()).await {
+            Ok(events) => {
                 trouble.send_replace(None);
                 if sender.send(Event::Gap).await.is_err() {
                     return;
                 }
-                while let Some(Ok(event)) = events.next().await {
-                    if sender.send(event).await.is_err() {
-                        return;
-                    }
+                tokio::select! {
+                    lost = watch_life(&runtime, patience) => Some(lost),
+                    () = pass_on(events, &sender) => None,
                 }
             }
-            Err(error) => {
-                trouble.send_replace(Some(format!("container runtime is down: {error}")));
-            }
+            Err(error) => Some(error),
+        };
+        if let Some(error) = lost {
+            trouble.send_replace(Some(format!("container runtime is down: {error}")));
         }
         tokio::select! {
             () = shutdown.triggered() => return,

@@ -33,7 +33,7 @@ use tracing::{error, info, warn};
 
 pub use options::{Options, RuntimeChoice, ServerTls};
 
-use crew::{Crew, Sources};
+use crew::{Crew, Patience, Sources};
 use events::Events;
 use network::Network;
 use node::{Health, Profile, facts, lease};
@@ -102,8 +102,15 @@ async fn start(options: &Options, client: Client, tasks: &Tasks, shutdown: Shutd
     network.retain(&uids).await.context("cut the wires of pods that are gone")?;
 
     let (trouble_sender, trouble) = watch::channel(None);
-    let status =
-        node::keep_status(profile.clone(), client.clone(), runtime.clone(), trouble, options.clone(), shutdown.clone());
+    let status = node::keep_status(
+        profile.clone(),
+        client.clone(),
+        runtime.clone(),
+        trouble,
+        options.clone(),
+        events.clone(),
+        shutdown.clone(),
+    );
     tasks.spawn("node status", status);
 
     let (object_sender, objects_changed) = mpsc::channel(256);
@@ -140,7 +147,8 @@ async fn start(options: &Options, client: Client, tasks: &Tasks, shutdown: Shutd
         facts: NodeFacts { name: options.node_name.clone(), ips },
         allocatable: profile.allocatable.clone(),
     });
-    let crew = Crew::new(hands, options.back_off, options.relist_interval, shutdown);
+    let patience = Patience { relist: options.relist_interval, runtime: options.runtime_patience };
+    let crew = Crew::new(hands, options.back_off, patience, shutdown);
     let sources = Sources { pods: reflector.cache(), reflector, changes, objects: objects_changed };
     tasks.spawn("pods", crew.run(sources, trouble_sender));
     info!(node = options.node_name, %net, runtime = version.name, version = version.version, "kubelet runs");

@@ -58,6 +58,8 @@ pub struct Options {
     pub status_interval: Duration,
     /// The safety net under the runtime's events.
     pub relist_interval: Duration,
+    /// A runtime that gives no sign of life for this long, twice, makes the node not ready.
+    pub runtime_patience: Duration,
 }
 
 /// The certificate `listen` shows, and whose clients' it takes.
@@ -95,6 +97,7 @@ impl Default for Options {
             lease_duration: Duration::from_secs(40),
             status_interval: Duration::from_secs(300),
             relist_interval: Duration::from_secs(30),
+            runtime_patience: Duration::from_secs(10),
         }
     }
 }

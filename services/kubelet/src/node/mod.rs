@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use crate::{
     Options, RuntimeChoice,
+    events::Events,
     pod::status::time,
     runtime::{Image, Version},
 };
@@ -259,6 +260,22 @@ fn conditions(known: &[NodeCondition], health: &Health, now: Timestamp) -> Vec<N
     own.chain(others).collect()
 }
 
+/// What a node's events say of a change of its health, by the reasons users know. Pure.
+fn told_changes(before: Option<&Health>, now: &Health) -> Vec<&'static str> {
+    let reasons = |health: &Health| {
+        let either = |holds, [yes, no]: [&'static str; 2]| if holds { yes } else { no };
+        [
+            either(health.memory_pressure, ["NodeHasInsufficientMemory", "NodeHasSufficientMemory"]),
+            either(health.disk_pressure, ["NodeHasDiskPressure", "NodeHasNoDiskPressure"]),
+            either(health.pid_pressure, ["NodeHasInsufficientPID", "NodeHasSufficientPID"]),
+            either(health.not_ready.is_none(), ["NodeReady", "NodeNotReady"]),
+        ]
+    };
+    let known = before.map(reasons);
+    let is_new = |(at, reason): (usize, &'static str)| known.is_none_or(|known| known[at] != reason).then_some(reason);
+    reasons(now).into_iter().enumerate().filter_map(is_new).collect()
+}
+
 /// The runtime's state as the node's conditions see it; None where all is well.
 pub type RuntimeTrouble = watch::Receiver<Option<String>>;
 
@@ -269,17 +286,25 @@ pub async fn keep_status(
     runtime: Arc<dyn crate::runtime::Runtime>,
     mut trouble: RuntimeTrouble,
     options: Options,
+    events: Events,
     shutdown: kit::life::Shutdown,
 ) {
     let mut told: Option<(Health, Vec<Image>)> = None;
     let mut told_at = tokio::time::Instant::now();
     loop {
         let health = Health::of(&options, trouble.borrow().clone());
-        let images = runtime.images().await.unwrap_or_default();
+        let known = told.as_ref().map(|(_, images)| images.clone()).unwrap_or_default();
+        // A runtime that does not answer must not keep this from being told.
+        let images = tokio::time::timeout(options.runtime_patience, runtime.images());
+        let images = images.await.ok().and_then(Result::ok).unwrap_or(known);
         let is_news = told.as_ref().is_none_or(|told| *told != (health.clone(), images.clone()));
         if is_news || told_at.elapsed() >= options.status_interval {
             match profile.update_status(&client, &health, &images).await {
-                Ok(_) => {
+                Ok(node) => {
+                    for reason in told_changes(told.as_ref().map(|(health, _)| health), &health) {
+                        let message = format!("Node {} status is now: {reason}", profile.name);
+                        events.node(&node, reason, &message);
+                    }
                     told = Some((health, images));
                     told_at = tokio::time::Instant::now();
                 }
@@ -298,5 +323,20 @@ pub async fn keep_status(
             changed = trouble.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(options.lease_interval) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_tell_only_what_changed_of_a_nodes_health() {
+        let well = Health { not_ready: None, memory_pressure: false, disk_pressure: false, pid_pressure: false };
+        let all = ["NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"];
+        assert_eq!(told_changes(None, &well), all);
+        assert!(told_changes(Some(&well), &well).is_empty());
+        let ill = Health { not_ready: Some("docker is down".into()), disk_pressure: true, ..well.clone() };
+        assert_eq!(told_changes(Some(&well), &ill), ["NodeHasDiskPressure", "NodeNotReady"]);
     }
 }

@@ -44,6 +44,7 @@ struct World {
     missing_images: HashSet<String>,
     deaf: HashSet<String>,
     is_silent: bool,
+    is_hanging: bool,
     made: u64,
 }
 
@@ -82,6 +83,11 @@ impl Fake {
     /// Changes are no longer told.
     pub fn fall_silent(&self) {
         self.0.world.lock().is_silent = true;
+    }
+
+    /// The runtime takes calls and answers none, or is well again.
+    pub fn hang(&self, is_hanging: bool) {
+        self.0.world.lock().is_hanging = is_hanging;
     }
 
     /// Ends a pod's sandbox, as a restart of the machine would.
@@ -139,6 +145,13 @@ impl World {
 impl Runtime for Fake {
     async fn version(&self) -> Result<Version, Error> {
         Ok(Version { name: "fake".into(), version: "1.0".into(), ..Default::default() })
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        match self.0.world.lock().is_hanging {
+            true => std::future::pending().await,
+            false => Ok(()),
+        }
     }
 
     async fn pods(&self) -> Result<Vec<Record>, Error> {

@@ -312,8 +312,11 @@ impl Error {
 
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
-    /// Answers where the runtime is there; says what it is.
+    /// Says what the runtime is.
     async fn version(&self) -> Result<Version, Error>;
+
+    /// Answers at once where the runtime is there and well.
+    async fn ping(&self) -> Result<(), Error>;
 
     /// Every pod of which anything is left, in one cheap call, with the addresses their sandboxes were made for.
     async fn pods(&self) -> Result<Vec<Record>, Error>;

@@ -157,6 +157,10 @@ impl Runtime for Docker {
         })
     }
 
+    async fn ping(&self) -> Result<(), Error> {
+        self.engine.ping().await.map(drop).map_err(refused)
+    }
+
     async fn pods(&self) -> Result<Vec<Record>, Error> {
         let found = self.list(&[]).await?;
         Ok(found.iter().filter_map(|(id, running, labels)| Record::read(id, *running, labels)).collect())
@@ -178,7 +182,7 @@ impl Runtime for Docker {
     }
 
     async fn events(&self) -> Result<BoxStream<'static, Result<Event, Error>>, Error> {
-        self.engine.ping().await.map_err(refused)?;
+        self.ping().await?;
         let mut filters = self.filters(&[]).unwrap_or_default();
         filters.insert("type".to_owned(), vec!["container".to_owned()]);
         let actions = ["start", "die", "oom", "destroy"].map(str::to_owned);

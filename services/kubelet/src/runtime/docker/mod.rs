@@ -338,10 +338,16 @@ impl Runtime for Docker {
 
     async fn exec_wait(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecResult, Error> {
         let streams = Streams { stdout: true, stderr: true, ..Default::default() };
-        let run = session::collect(&self.engine, id, command, &streams);
-        match tokio::time::timeout(limit, run).await {
+        let end = tokio::time::Instant::now() + limit;
+        let late = |_| Error::Timeout { what: "the command", limit };
+        let start = session::exec(&self.engine, id, command, &streams);
+        let mut session = tokio::time::timeout_at(end, start).await.map_err(late)??;
+        match tokio::time::timeout_at(end, session::collect(&self.engine, &mut session)).await {
             Ok(result) => result,
-            Err(_) => Err(Error::Timeout { what: "the command", limit }),
+            Err(elapsed) => {
+                session::kill(&self.engine, id, &session.id).await;
+                Err(late(elapsed))
+            }
         }
     }
 

@@ -61,10 +61,9 @@ pub async fn attach(engine: &Engine, id: &str, streams: &Streams) -> Result<Sess
     })
 }
 
-/// Runs a command and keeps the beginning of what it says.
-pub async fn collect(engine: &Engine, id: &str, command: &[String], streams: &Streams) -> Result<ExecResult, Error> {
+/// Waits for a command's end and keeps the beginning of what it says.
+pub async fn collect(engine: &Engine, session: &mut Session) -> Result<ExecResult, Error> {
     const KEPT_BYTES_MAX: usize = 10 * 1024;
-    let mut session = exec(engine, id, command, streams).await?;
     let mut output = Vec::new();
     while let Some(said) = session.output.next().await {
         let (Output::Stdout(bytes) | Output::Stderr(bytes)) = said?;
@@ -72,6 +71,19 @@ pub async fn collect(engine: &Engine, id: &str, command: &[String], streams: &St
         output.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
     Ok(ExecResult { exit_code: exit_code(engine, &session.id).await?, output })
+}
+
+/// Ends a command that took too long. Docker would leave it running, and every further probe another one beside it.
+pub async fn kill(engine: &Engine, container: &str, session: &SessionId) {
+    let SessionId::Exec(exec) = session else { return };
+    let found = engine.inspect_exec(exec).await.ok().filter(|found| found.running == Some(true));
+    let Some(pid) = found.and_then(|found| found.pid).and_then(|pid| i32::try_from(pid).ok()) else { return };
+    // The number is only good where Docker counts processes as we do; the container's cgroup shows whether it does.
+    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    if pid > 1 && cgroups.contains(container) {
+        // It leads a group of its own, with all it has started; and it may have ended by itself just now.
+        let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
 }
 
 pub async fn resize(engine: &Engine, session: &SessionId, width: u16, height: u16) -> Result<(), Error> {

@@ -162,6 +162,7 @@ impl Crew {
                 self.hire(uid.clone(), Desired { pod: Arc::new(left_over(pod)), orphaned: true });
             }
         }
+        self.hands.sweep(|uid| in_api.contains(uid) || by_uid.contains_key(uid) || self.workers.contains_key(uid));
         self.known = by_uid.into_iter().map(|(uid, (_, containers))| (uid, containers)).collect();
     }
 }

@@ -32,6 +32,7 @@ fn options(fake: &Fake) -> Options {
         lease_interval: Duration::from_millis(50),
         back_off: BackOff { first: Duration::from_millis(20), max: Duration::from_millis(40), ..Default::default() },
         relist_interval: Duration::from_millis(100),
+        runtime_patience: Duration::from_millis(50),
         ..Default::default()
     }
 }
@@ -167,6 +168,51 @@ async fn a_container_that_ends_is_started_again_and_counted() {
 }
 
 #[tokio::test]
+async fn a_container_that_keeps_ending_backs_off_and_an_event_says_so() {
+    let hollow = start().await;
+    hollow.client.create(&pod("web", &["a"])).await.unwrap();
+    let uid = hollow.until_ready("web").await.meta().uid.clone();
+    // The first restart is free, the second waits.
+    for restarts in 1..=2 {
+        assert!(hollow.fake.exit(&uid, "a", 3));
+        let is_restarted = |pod: &Pod| pod.status.as_ref().unwrap().container_statuses[0].restart_count == restarts;
+        hollow.until_pod("web", "the container is restarted", is_restarted).await;
+    }
+    let expected = format!("Back-off restarting failed container a in pod web_default({uid})");
+    let is_told = |api: &FakeApi| {
+        let told = api.list::<Event>();
+        told.iter().any(|e| (e.reason.as_str(), e.r#type.as_str()) == ("BackOff", "Warning") && e.message == expected)
+    };
+    hollow.api.until("the wait is an event", is_told).await;
+    hollow.stop().await;
+}
+
+#[tokio::test]
+async fn a_runtime_that_hangs_makes_the_node_not_ready_until_it_answers_again() {
+    let hollow = start().await;
+    hollow.client.create(&pod("web", &["a"])).await.unwrap();
+    let uid = hollow.until_ready("web").await.meta().uid.clone();
+    let ready = |api: &FakeApi| {
+        let conditions = api.get::<Node>("", "n1").unwrap().status.unwrap().conditions;
+        conditions.into_iter().find(|condition| condition.r#type == "Ready").unwrap()
+    };
+    hollow.fake.hang(true);
+    hollow.api.until("the node is not ready", |api| ready(api).status == "False").await;
+    assert_eq!(ready(&hollow.api).message, "container runtime is down: its answer took longer than 50ms");
+    hollow.fake.hang(false);
+    hollow.api.until("the node is ready again", |api| ready(api).status == "True").await;
+    assert!(hollow.fake.state(&uid).containers[0].is_running());
+    let reasons = |api: &FakeApi| api.list::<Event>().into_iter().map(|event| event.reason).collect::<Vec<_>>();
+    hollow
+        .api
+        .until("both are events", |api| {
+            ["NodeNotReady", "NodeReady"].iter().all(|reason| reasons(api).iter().any(|told| told == reason))
+        })
+        .await;
+    hollow.stop().await;
+}
+
+#[tokio::test]
 async fn a_lost_event_is_made_up_for_by_the_list() {
     let hollow = start().await;
     hollow.client.create(&pod("web", &["a"])).await.unwrap();
@@ -193,10 +239,24 @@ async fn a_pod_whose_image_is_nowhere_waits_and_says_why() {
     };
     hollow.until_pod("web", "the failed pull is told", |pod| reason(pod) == "ErrImagePull").await;
     hollow.until_pod("web", "the wait is told", |pod| reason(pod) == "ImagePullBackOff").await;
-    let has_event = |api: &FakeApi| api.list::<Event>().iter().any(|event| event.reason == "Failed");
-    hollow.api.until("the failure is an event", has_event).await;
+    for message in ["Error: ErrImagePull", "Error: ImagePullBackOff"] {
+        let is_told = |api: &FakeApi| api.list::<Event>().iter().any(|e| e.reason == "Failed" && e.message == message);
+        hollow.api.until(message, is_told).await;
+    }
     hollow.fake.find_image("img:1");
     hollow.until_ready("web").await;
+    hollow.stop().await;
+}
+
+/// The deletion waited for the pull.
+#[tokio::test]
+async fn a_pod_whose_image_never_arrives_can_be_deleted() {
+    let hollow = start().await;
+    hollow.fake.stall_image("img:1");
+    hollow.client.create(&pod("web", &["a"])).await.unwrap();
+    hollow.until_pod("web", "its sandbox is there", |pod| condition(pod, "PodReadyToStartContainers") == "True").await;
+    hollow.client.delete::<Pod>("default", "web", DeleteOptions::default()).await.unwrap();
+    hollow.api.until("the pod is gone", |api| api.get::<Pod>("default", "web").is_none()).await;
     hollow.stop().await;
 }
 

@@ -176,25 +176,28 @@ impl Wiring {
         let node_end = interface_name(uid);
         let inside = connect_in(pid).await?;
         if let Some(link) = link(&self.handle, &node_end).await? {
-            if self::link(&inside, POD_INTERFACE).await?.is_some() {
+            let is_finished = alias(&link) == Some(self.alias(uid).as_str());
+            if is_finished && self::link(&inside, POD_INTERFACE).await?.is_some() {
                 return self.route(link.header.index, ip).await;
             }
-            // The other end died with an earlier sandbox, or never came to be.
+            // The other end died with an earlier sandbox, or a kubelet ended while it made the wire.
             self.remove(&link).await?;
         }
         self.add_pair(&node_end, pid, ip).await?;
         let made = link(&self.handle, &node_end).await?;
         let made = made.ok_or_else(|| Error::Refused(format!("{node_end} is gone again: was the sandbox stopped?")))?;
         let index = made.header.index;
-        let up = LinkUnspec::new_with_index(index).up().alias(self.alias(uid)).build();
+        let up = LinkUnspec::new_with_index(index).up().build();
         self.handle.link().set(up).execute().await.map_err(refused(format!("bring {node_end} up")))?;
         configure_inside(&inside, ip).await?;
         self.route(index, ip).await?;
+        let finished = LinkUnspec::new_with_index(index).alias(self.alias(uid)).build();
+        self.handle.link().set(finished).execute().await.map_err(refused(format!("mark {node_end} as ours")))?;
         debug!(uid, %ip, interface = node_end, "wired");
         Ok(())
     }
 
-    /// Marks a wire as ours: several kubelets may share a machine in tests, each with its own CIDR.
+    /// Marks a wire as finished, and as ours: several kubelets may share a machine in tests, each with its own CIDR.
     fn alias(&self, uid: &str) -> String {
         format!("{}{uid}", self.alias_prefix())
     }

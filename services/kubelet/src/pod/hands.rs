@@ -13,6 +13,7 @@ use proto::k8s::{
     resource::Quantity,
 };
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -53,6 +54,9 @@ pub struct Hands {
     pub allocatable: BTreeMap<String, Quantity>,
 }
 
+/// A postStart hook that takes longer has failed.
+const POST_START_MAX: Duration = Duration::from_secs(600);
+
 /// What a container gets to end after a hook that took the whole grace period.
 const LAST_MOMENT: Duration = Duration::from_secs(plan::LAST_SECONDS.unsigned_abs());
 
@@ -68,18 +72,25 @@ fn failed(reason: FailureReason) -> impl Fn(String) -> Failed {
 }
 
 impl Hands {
-    /// Does one action to its end.
+    /// Does one action to its end; a start that `ending` cuts short has done what it has done so far.
     ///
     /// # Errors
     /// Says what failed, in the words of a container's waiting state.
-    pub async fn perform(&self, pod: &Pod, state: &PodState, orphaned: bool, action: &Action) -> Result<(), Failed> {
+    pub async fn perform(
+        &self,
+        pod: &Pod,
+        state: &PodState,
+        orphaned: bool,
+        action: &Action,
+        ending: &CancellationToken,
+    ) -> Result<(), Failed> {
         match action {
             Action::StartSandbox { attempt } => self.start_sandbox(pod, *attempt).await,
             Action::StartContainer { name, attempt, failures } => {
                 let Some(sandbox) = state.live_sandbox() else { return Ok(()) };
                 let Some(container) = container(spec(pod), name) else { return Ok(()) };
                 let attempt = Attempt { number: *attempt, failures: *failures, sandbox_id: sandbox.id.clone() };
-                self.start_container(pod, container, attempt, sandbox.ip).await
+                self.start_container(pod, container, attempt, sandbox.ip, ending).await
             }
             Action::StopContainer { name, id, grace_seconds, why } => {
                 let ip = state.live_sandbox().and_then(|sandbox| sandbox.ip);
@@ -169,6 +180,27 @@ impl Hands {
         self.weigh_classes();
     }
 
+    /// In every class: of a pod that is gone from the API nothing says which it had.
+    fn remove_cgroups(&self, uid: &str) {
+        let NodeSetup { cgroup_driver, cgroup_root, .. } = &self.setup;
+        for class in [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort] {
+            cgroup::remove(&resources::cgroup_parent(*cgroup_driver, cgroup_root, class, uid));
+        }
+        self.weigh_classes();
+    }
+
+    /// Removes the files and cgroups of pods that nobody knows any more.
+    pub fn sweep(&self, is_known: impl Fn(&str) -> bool) {
+        let Some(volumes) = &self.volumes else { return };
+        for uid in volumes.uids().iter().filter(|uid| !is_known(uid)) {
+            info!(uid, "files left over from a pod that is gone, removing");
+            self.remove_cgroups(uid);
+            if let Err(error) = volumes.remove(uid) {
+                warn!(uid, %error, "remove the files of a pod that is gone failed, will try again");
+            }
+        }
+    }
+
     fn weigh_classes(&self) {
         let pods = self.pods.list();
         let burstable = resources::burstable_limits(pods.iter().map(|pod| &**pod));
@@ -208,8 +240,11 @@ impl Hands {
         container: &ContainerSpec,
         attempt: Attempt,
         ip: Option<IpAddr>,
+        ending: &CancellationToken,
     ) -> Result<(), Failed> {
-        let image = self.image(pod, container).await?;
+        // A pull may take for ever.
+        let Some(image) = ending.run_until_cancelled(self.image(pod, container)).await else { return Ok(()) };
+        let image = image?;
         let (gathered, files) = self.prepare(pod, ip.as_slice()).await?;
         let number = attempt.number;
         let refuse = |reason: FailureReason, message: String| {
@@ -238,7 +273,8 @@ impl Hands {
         started.map_err(|error| refuse(FailureReason::Run, error.to_string()))?;
         self.events.container(pod, container, "Started", &format!("Container started: {}", container.name));
         drop(_slot);
-        self.post_start(pod, container, &id, ip).await;
+        // So may a hook.
+        ending.run_until_cancelled(self.post_start(pod, container, &id, ip)).await;
         Ok(())
     }
 
@@ -285,7 +321,7 @@ impl Hands {
         let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref()) else {
             return;
         };
-        if let Err(message) = self.prober.run_hook(hook, container, id, ip, Duration::from_secs(60)).await {
+        if let Err(message) = self.prober.run_hook(hook, container, id, ip, POST_START_MAX).await {
             let message = format!("PostStartHook failed: {message}");
             self.events.container_warning(pod, container, "FailedPostStartHook", &message);
             let grace = u64::try_from(spec(pod).termination_grace_period_seconds.unwrap_or(30)).unwrap_or(0);
@@ -350,8 +386,7 @@ impl Hands {
         }
         self.network.detach(&key).await.map_err(|error| refused(error.to_string()))?;
         if let Some(volumes) = &self.volumes {
-            cgroup::remove(&sandbox_config(pod, &self.setup, 0, None).cgroup_parent);
-            self.weigh_classes();
+            self.remove_cgroups(&key.uid);
             volumes.remove(&key.uid).map_err(|error| refused(format!("remove the pod's files: {error}")))?;
         }
         if !orphaned {

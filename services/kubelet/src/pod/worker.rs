@@ -19,6 +19,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
@@ -102,6 +103,7 @@ pub fn spawn(
         busy: BTreeSet::new(),
         starting: BTreeSet::new(),
         kill_at: None,
+        ending: CancellationToken::new(),
         waits: BTreeMap::new(),
         work: JoinSet::new(),
         sent: None,
@@ -146,6 +148,8 @@ struct Worker {
     busy: BTreeSet<Target>,
     starting: BTreeSet<String>,
     kill_at: Option<Timestamp>,
+    /// Cuts short what a pod that is to go need not wait for.
+    ending: CancellationToken,
     /// Containers that wait for their next try, as users were told last.
     waits: BTreeMap<String, &'static str>,
     work: JoinSet<Done>,
@@ -253,8 +257,9 @@ impl Worker {
             self.starting.insert(name.clone());
         }
         let (hands, pod, state, orphaned) = (self.hands.clone(), self.pod.clone(), self.state.clone(), self.orphaned);
+        let ending = self.ending.clone();
         self.work.spawn(async move {
-            let outcome = hands.perform(&pod, &state, orphaned, &action).await;
+            let outcome = hands.perform(&pod, &state, orphaned, &action, &ending).await;
             Done::Action(target, action, outcome)
         });
     }
@@ -350,6 +355,7 @@ impl Worker {
         if snapshot.is_deleted() {
             let at = now + SignedDuration::from_secs(snapshot.grace_seconds());
             self.kill_at = Some(self.kill_at.map_or(at, |known| known.min(at)));
+            self.ending.cancel();
         }
     }
 

@@ -42,6 +42,7 @@ struct World {
     owners: HashMap<String, String>,
     ids: HashMap<String, String>,
     missing_images: HashSet<String>,
+    stalled_images: HashSet<String>,
     deaf: HashSet<String>,
     is_silent: bool,
     is_hanging: bool,
@@ -69,6 +70,12 @@ impl Fake {
     /// Pulling this image fails, and it is not there.
     pub fn lose_image(&self, name: &str) {
         self.0.world.lock().missing_images.insert(name.to_owned());
+    }
+
+    /// This image is not there, and pulling it takes for ever.
+    pub fn stall_image(&self, name: &str) {
+        self.lose_image(name);
+        self.0.world.lock().stalled_images.insert(name.to_owned());
     }
 
     pub fn find_image(&self, name: &str) {
@@ -148,10 +155,11 @@ impl Runtime for Fake {
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        match self.0.world.lock().is_hanging {
-            true => std::future::pending().await,
-            false => Ok(()),
+        let is_hanging = self.0.world.lock().is_hanging;
+        if is_hanging {
+            return std::future::pending().await;
         }
+        Ok(())
     }
 
     async fn pods(&self) -> Result<Vec<Record>, Error> {
@@ -178,6 +186,7 @@ impl Runtime for Fake {
     }
 
     async fn events(&self) -> Result<BoxStream<'static, Result<Event, Error>>, Error> {
+        self.ping().await?;
         let events = BroadcastStream::new(self.0.events.subscribe());
         let event = |told: Result<String, _>| Ok(told.map_or(Event::Gap, |uid| Event::Pod { uid }));
         Ok(events.map(event).boxed())
@@ -291,6 +300,10 @@ impl Runtime for Fake {
     }
 
     async fn pull_image(&self, name: &str) -> Result<(), Error> {
+        let is_stalled = self.0.world.lock().stalled_images.contains(name);
+        if is_stalled {
+            return std::future::pending().await;
+        }
         match self.0.world.lock().missing_images.contains(name) {
             true => Err(Error::NotFound(format!("pull access denied for {name}, repository does not exist"))),
             false => Ok(()),

@@ -15,10 +15,11 @@ use kubelet::{Options, RuntimeChoice, pod::backoff::BackOff, runtime::Runtime, r
 use nix::sched::{CloneFlags, setns, unshare};
 use proto::{
     Kind,
-    k8s::core::v1::{Container, EnvVar, EnvVarSource, Namespace, Node, ObjectFieldSelector, Pod, PodSpec},
+    forestay::node::v1::node_client::NodeClient,
+    k8s::core::v1::{Container, EnvVar, EnvVarSource, Event, Namespace, Node, ObjectFieldSelector, Pod, PodSpec},
 };
 
-const IMAGE: &str = "fskubelet/busybox:1";
+pub const IMAGE: &str = "fskubelet/busybox:1";
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 pub struct Lab {
@@ -150,6 +151,8 @@ fn pause() -> PathBuf {
         .arg("--target-dir")
         .arg(&target)
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        // All of it in its own folder: a build of something else under way must not hold up a test.
+        .env_remove("CARGO_BUILD_BUILD_DIR")
         .status()
         .unwrap();
     assert!(built.success(), "the pause program builds");
@@ -189,6 +192,7 @@ impl Lab {
             node_name: "n1".into(),
             runtime: RuntimeChoice::Docker { socket: self.engine.socket() },
             root_dir: self.engine.dir.join("kubelet"),
+            listen: Some(([127, 0, 0, 1], 0).into()),
             node_ip: Some([192, 0, 2, 10].into()),
             pod_cidr: Some("10.244.9.0/24".parse().unwrap()),
             pause_binary: Some(pause()),
@@ -198,17 +202,47 @@ impl Lab {
                 max: Duration::from_millis(200),
                 ..Default::default()
             },
+            runtime_patience: Duration::from_millis(500),
             ..Default::default()
         }
     }
 
-    fn start_kubelet(&self) {
+    /// `forestay.node.v1` of the kubelet.
+    pub async fn node(&self) -> NodeClient<tonic::transport::Channel> {
+        let status = self.api.get::<Node>("", "n1").unwrap().status.unwrap();
+        let port = status.daemon_endpoints.unwrap().kubelet_endpoint.unwrap().port;
+        NodeClient::connect(format!("http://127.0.0.1:{port}")).await.unwrap()
+    }
+
+    pub fn dockerd(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(i32::try_from(self.engine.process.id()).unwrap())
+    }
+
+    /// What a cgroup of a pod holds: the file of version 1, or the one of version 2.
+    pub fn cgroup(&self, path: &str, controller: &str, one: &str, two: &str) -> String {
+        let below = format!("{}/{path}", self.options().cgroup_root);
+        let places = [format!("{controller}/{below}/{one}"), format!("{below}/{two}")];
+        let found = places.iter().find_map(|place| fs::read_to_string(Path::new("/sys/fs/cgroup").join(place)).ok());
+        found.unwrap_or_else(|| panic!("none of {places:?}")).trim().to_owned()
+    }
+
+    pub async fn until_event(&self, reason: &str, message: &str) {
+        let is_told = |event: &Event| event.reason == reason && event.message.contains(message);
+        self.until_api(&format!("event {reason}: {message}"), |api| api.list::<Event>().iter().any(is_told)).await;
+    }
+
+    pub async fn until_api(&self, what: &str, is_so: impl Fn(&FakeApi) -> bool) {
+        let wait = self.api.until(what, |api| is_so(api));
+        tokio::time::timeout(WAIT_MAX, wait).await.unwrap_or_else(|_| panic!("{what}"));
+    }
+
+    pub fn start_kubelet(&self) {
         let shutdown = Shutdown::new();
         let task = tokio::spawn(kubelet::run(self.options(), self.client.clone(), shutdown.clone()));
         *self.running.lock().unwrap() = Some((shutdown, task));
     }
 
-    async fn stop_kubelet(&self) {
+    pub async fn stop_kubelet(&self) {
         let running = self.running.lock().unwrap().take();
         if let Some((shutdown, task)) = running {
             shutdown.trigger();
@@ -295,18 +329,28 @@ impl Lab {
     }
 }
 
-fn import_busybox(engine: &Engine) {
-    let root = engine.dir.join("root");
+/// A root file system of busybox as a tar archive.
+pub fn busybox(dir: &Path) -> Vec<u8> {
+    let root = dir.join("root");
     fs::create_dir_all(root.join("bin")).unwrap();
     fs::create_dir_all(root.join("tmp")).unwrap();
     fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-    for name in ["sh", "sleep", "cat", "echo", "httpd", "wget", "touch", "rm", "test", "mkdir", "ping", "ip", "env"] {
+    for name in [
+        "sh", "sleep", "cat", "echo", "httpd", "wget", "touch", "rm", "test", "mkdir", "ping", "ip", "env", "tail",
+        "true", "ps", "grep", "killall",
+    ] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
     }
-    let host = format!("unix://{}", engine.socket().display());
-    let import = format!("tar -C {} -c . | docker -H {host} import - {IMAGE}", root.display());
-    assert!(Command::new("sh").args(["-c", &import]).stdout(Stdio::null()).status().unwrap().success());
+    let archive = Command::new("tar").arg("-C").arg(&root).args(["-c", "."]).output().unwrap();
+    assert!(archive.status.success(), "{}", String::from_utf8_lossy(&archive.stderr));
     fs::remove_dir_all(root).unwrap();
+    archive.stdout
+}
+
+fn import_busybox(engine: &Engine) {
+    let archive = engine.dir.join("busybox.tar");
+    fs::write(&archive, busybox(&engine.dir)).unwrap();
+    assert!(engine.docker(&["import", &archive.display().to_string(), IMAGE]).status.success());
 }
 
 /// A pod whose containers each run a shell script.

@@ -2,7 +2,7 @@
 
 use anyhow::{anyhow, bail};
 use proto::{
-    codec::{Cardinality, Field, FieldType, MessageId, Scalar, schema},
+    codec::{Cardinality, Field, FieldType, MessageId, ResourceInfo, Scalar, schema},
     schema::Form,
 };
 
@@ -27,16 +27,14 @@ const WIDTH: usize = 80;
 
 impl Explain {
     pub fn run(self, streams: &mut Streams<'_>) -> anyhow::Result<()> {
-        let mut parts = self.path.split('.');
-        let word = parts.next().unwrap_or_default();
-        let mut info = resource::lookup(word)?;
+        let (mut info, path) = resource_of(&self.path)?;
         if let Some(version) = &self.api_version {
             info = resource::of_kind(version, &info.resource.kind)
                 .ok_or_else(|| anyhow!("couldn't find resource for {version:?}, Kind={}", info.resource.kind))?;
         }
         let mut message = Some(info.message);
         let mut field: Option<&Field> = None;
-        for part in parts.filter(|part| !part.is_empty()) {
+        for part in path.split('.').filter(|part| !part.is_empty()) {
             let inside = message
                 .ok_or_else(|| anyhow!("field {part:?} does not exist: {} is no object", type_of_field(field)))?;
             let found = schema().json_field(inside, part).ok_or_else(|| unknown(inside, part))?;
@@ -119,6 +117,17 @@ impl Explain {
     }
 }
 
+/// The resource that a path starts with, and the fields behind it: `pod.spec`, `deployments.apps.spec`.
+fn resource_of(path: &str) -> anyhow::Result<(&'static ResourceInfo, &str)> {
+    let ends = path.match_indices('.').map(|(at, _)| at).chain([path.len()]);
+    // A group has dots itself: the longest beginning that is a resource counts.
+    let known = ends.filter_map(|end| Some((resource::lookup(&path[..end]).ok()?, &path[end..])));
+    match known.last() {
+        Some(found) => Ok(found),
+        None => resource::lookup(path.split('.').next().unwrap_or_default()).map(|info| (info, "")),
+    }
+}
+
 fn message_of(field: &Field) -> Option<MessageId> {
     match field.field_type {
         FieldType::Message(message) => Some(message),
@@ -186,9 +195,35 @@ fn wrapped(out: &mut dyn std::io::Write, text: &str, indent: usize) -> anyhow::R
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use expect_test::expect;
 
+    use super::*;
     use crate::verb::stage::Stage;
+
+    #[test]
+    fn the_kinds_that_live_here_are_explained_throughout() {
+        let kinds = "ns no po svc rc quota ep endpointslices cm secrets sa events leases";
+        let mut open: Vec<MessageId> = kinds.split(' ').map(|kind| resource::lookup(kind).unwrap().message).collect();
+        let (mut seen, mut silent) = (HashSet::new(), Vec::new());
+        while let Some(message) = open.pop() {
+            if schema()[message].form != Form::Plain || !seen.insert(message) {
+                continue;
+            }
+            let name = schema()[message].name;
+            if schema()[message].comment.trim().is_empty() {
+                silent.push(name.to_owned());
+            }
+            for field in schema().json_fields(message) {
+                if field.comment.trim().is_empty() {
+                    silent.push(format!("{name}.{}", field.json_name));
+                }
+                open.extend(message_of(field));
+            }
+        }
+        assert_eq!(silent, [""; 0]);
+    }
 
     #[tokio::test]
     async fn a_field_is_explained_with_its_type() {
@@ -226,6 +261,16 @@ mod tests {
         "#]],
             )
             .await;
+    }
+
+    #[tokio::test]
+    async fn a_resource_may_be_named_with_its_group() {
+        let stage = Stage::new().await;
+        let spec = stage.run("explain deployment.spec").await;
+        assert!(spec.starts_with("GROUP:      apps\nKIND:       Deployment\n"), "{spec}");
+        for path in ["deployments.apps.spec", "deployments.v1.apps.spec"] {
+            assert_eq!(stage.run(&format!("explain {path}")).await, spec, "{path}");
+        }
     }
 
     #[tokio::test]

@@ -8,12 +8,10 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use base64::Engine as _;
 use client::Config;
+use kit::layout::{self, Directories};
 use serde_json::Value;
 
 use crate::args::Connection;
-
-/// The administrator's kubeconfig that a Forestay server leaves on its machine.
-const ADMIN_KUBECONFIG: &str = "/etc/forestay/admin.kubeconfig";
 
 /// How to reach the cluster, and the namespace that goes with it.
 #[derive(Clone, Debug, Default)]
@@ -68,10 +66,10 @@ fn places(flag: Option<&str>, variable: Option<&str>, home: Option<&str>) -> Vec
         return named;
     }
     let own = home.map(|home| Path::new(home).join(".kube/config"));
-    // A kubeconfig of one's own hides the machine's.
+    // A kubeconfig of one's own hides the one that a server leaves on its machine.
     match own {
         Some(own) if own.exists() => vec![own],
-        own => own.into_iter().chain([PathBuf::from(ADMIN_KUBECONFIG)]).collect(),
+        own => own.into_iter().chain([Directories::below(layout::DATA_DIR).admin_kubeconfig()]).collect(),
     }
 }
 
@@ -212,6 +210,7 @@ users:
     fn the_first_place_that_applies_wins() {
         assert_eq!(places(Some("x"), Some("a:b"), Some("/home")), [PathBuf::from("x")]);
         assert_eq!(places(None, Some("a::b"), Some("/home")), [PathBuf::from("a"), PathBuf::from("b")]);
-        assert_eq!(places(None, None, Some("/home/none")).len(), 2);
+        let without_any = [PathBuf::from("/home/none/.kube/config"), "/var/lib/forestay/admin.kubeconfig".into()];
+        assert_eq!(places(None, None, Some("/home/none")), without_any);
     }
 }

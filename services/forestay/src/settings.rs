@@ -16,7 +16,7 @@ use crate::{certificates::ServerNames, machine};
 #[derive(Clone, Debug, Args)]
 pub struct Settings {
     /// Where certificates, the store's data and the node's state are kept
-    #[arg(long, value_name = "DIRECTORY", default_value = "/var/lib/forestay", env = "FORESTAY_DATA_DIR")]
+    #[arg(long, value_name = "DIRECTORY", default_value = layout::DATA_DIR, env = "FORESTAY_DATA_DIR")]
     pub data_dir: PathBuf,
 
     /// This node's name in the cluster [default: the host's name]
@@ -90,16 +90,22 @@ pub struct Settings {
 /// Ports; 0 takes any free one where nobody has to know it.
 #[derive(Clone, Debug, Args)]
 pub struct Ports {
+    /// The API, gRPC and REST
     #[arg(long, value_name = "PORT", default_value_t = layout::API.default)]
     pub api_port: u16,
+    /// The store, where it is a process of its own
     #[arg(long, value_name = "PORT", default_value_t = layout::STORE_CLIENT.default)]
     pub store_port: u16,
+    /// The kubelet: logs, commands, measured use
     #[arg(long, value_name = "PORT", default_value_t = layout::KUBELET.default)]
     pub kubelet_port: u16,
+    /// The proxy: its rules and its health
     #[arg(long, value_name = "PORT", default_value_t = layout::PROXY.default)]
     pub proxy_port: u16,
+    /// The controllers: why they did what they did
     #[arg(long, value_name = "PORT", default_value_t = layout::CONTROLLERS.default)]
     pub controllers_port: u16,
+    /// The scheduler: why it put a pod where it is
     #[arg(long, value_name = "PORT", default_value_t = layout::SCHEDULER.default)]
     pub scheduler_port: u16,
 }

@@ -64,6 +64,9 @@ pub fn check_free(port: Port, address: IpAddr, number: u16) -> Result<(), Collis
     })
 }
 
+/// Where a server keeps its files unless `--data-dir` names another place.
+pub const DATA_DIR: &str = "/var/lib/forestay";
+
 /// Where a process keeps its files, all below one directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directories {

@@ -142,7 +142,7 @@ impl From<tonic::Status> for Error {
             return Self::from_status(detail);
         }
         let (code, reason) = match status.code() {
-            Code::InvalidArgument => (400, "BadRequest"),
+            Code::InvalidArgument | Code::FailedPrecondition => (400, "BadRequest"),
             Code::Unauthenticated => (401, "Unauthorized"),
             Code::PermissionDenied => (403, "Forbidden"),
             Code::NotFound => (404, "NotFound"),
@@ -232,5 +232,7 @@ mod tests {
     fn an_error_without_details_is_sorted_by_its_code() {
         assert!(Error::from(tonic::Status::not_found("gone")).is_not_found());
         assert!(Error::from(tonic::Status::unavailable("down")).is_passing());
+        let not_running = Error::from(tonic::Status::failed_precondition("container \"web\" is not running"));
+        assert_eq!(not_running.reason(), "BadRequest");
     }
 }

@@ -27,6 +27,7 @@ step() {
     fi
 }
 
+packages_are_listed=
 # need_packages NAME...: installs those of Debian's packages that are missing.
 need_packages() {
     local name missing=()
@@ -36,7 +37,10 @@ need_packages() {
     [ ${#missing[@]} = 0 ] && return
     [ "$(id -u)" = 0 ] || fail "these packages are missing: ${missing[*]}. Install them, or run this as root"
     export DEBIAN_FRONTEND=noninteractive
-    step "Updating the list of packages" apt-get update -q
+    if [ -z "$packages_are_listed" ]; then
+        step "Updating the list of packages" apt-get update -q
+        packages_are_listed=yes
+    fi
     step "Installing ${missing[*]}" apt-get install -yq --no-install-recommends "${missing[@]}"
 }
 

@@ -1,17 +1,45 @@
 //! The command line's grammar: kubectl's spelling, one verb one struct, and the flags that verbs share in one place.
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+
+use clap::{Arg, Args as ClapArgs, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::verb;
 
 /// Controls a Forestay (Kubernetes) cluster.
 #[derive(Debug, Parser)]
-#[command(name = "stay", disable_help_subcommand = true, max_term_width = 110)]
+#[command(name = "stay", max_term_width = 110, args_override_self = true)]
 pub struct Args {
     #[command(flatten)]
     pub connection: Connection,
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+/// Reads a command line; of a flag given twice the last counts, so that an alias's flags can be overruled.
+///
+/// # Errors
+/// Where it is none of ours, or asks for help; the error prints itself.
+pub fn parse(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Args, clap::Error> {
+    Args::from_arg_matches(&grammar().try_get_matches_from(words)?)
+}
+
+/// The whole grammar, as help and completion show it.
+pub fn grammar() -> Command {
+    quiet_switches(Args::command())
+}
+
+/// Help names a switch without the two values that every switch takes.
+fn quiet_switches(command: Command) -> Command {
+    let quiet = |arg: Arg| match is_switch(&arg) {
+        true => arg.value_name("BOOL").hide_default_value(true).hide_possible_values(true),
+        false => arg,
+    };
+    command.mut_args(quiet).mut_subcommands(quiet_switches)
+}
+
+fn is_switch(arg: &Arg) -> bool {
+    arg.get_possible_values().iter().map(|value| value.get_name()).eq(["true", "false"])
 }
 
 /// One verb, one file in `verb/`.
@@ -35,7 +63,7 @@ pub enum Verb {
 #[derive(Clone, Debug, Default, ClapArgs)]
 #[command(next_help_heading = "Connection")]
 pub struct Connection {
-    /// Path to the kubeconfig file [default: $KUBECONFIG, ~/.kube/config, /etc/forestay/admin.kubeconfig]
+    /// Path to the kubeconfig file [default: $KUBECONFIG, ~/.kube/config, /var/lib/forestay/admin.kubeconfig]
     #[arg(long, global = true, value_name = "FILE")]
     pub kubeconfig: Option<String>,
     /// The context of the kubeconfig file to use
@@ -92,7 +120,7 @@ pub struct Selecting {
 /// How a change is made.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Changing {
-    /// Only say what would be done: "client" asks nobody, "server" goes through all checks and stores nothing
+    /// Only say what would be done: "client" sends no change, "server" has it checked in full; neither stores anything
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_value = "none", default_missing_value = "client")]
     pub dry_run: DryRun,
     /// Who owns the fields that are written
@@ -133,10 +161,60 @@ pub enum Validate {
 /// How objects are printed.
 #[derive(Clone, Debug, Default, ClapArgs)]
 pub struct Printing {
-    /// Output format: wide, yaml, json or name
+    /// Output format: wide, yaml, json, name or jsonpath=TEMPLATE
     #[arg(short = 'o', long = "output", value_name = "FORMAT")]
     pub output: Option<crate::output::Format>,
     /// Show managedFields in YAML and JSON
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub show_managed_fields: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Args, clap::Error> {
+        parse(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_grammar_has_no_contradictions() {
+        grammar().debug_assert();
+    }
+
+    #[test]
+    fn of_a_flag_given_twice_the_last_counts() {
+        let args = parsed("stay -n a get pods -n b -o yaml -o name").unwrap();
+        assert_eq!(args.connection.namespace.as_deref(), Some("b"));
+        let Verb::Get(get) = args.verb else { panic!("{:?}", args.verb) };
+        assert_eq!(get.printing.output, Some(crate::output::Format::Name));
+        let Verb::Apply(apply) = parsed("stay apply -f a -f b,c").unwrap().verb else { panic!() };
+        assert_eq!(apply.files.filenames, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_flag_that_a_verb_does_not_heed_is_refused() {
+        for line in [
+            "logs -l a=b -A",
+            "logs -l a=b --field-selector x=y",
+            "delete pod a --show-managed-fields",
+            "logs a --tail=-2",
+        ] {
+            assert!(parsed(&format!("stay {line}")).is_err(), "{line}");
+        }
+    }
+
+    /// Every argument has a text, and switches do not fill the screen with their values.
+    #[test]
+    fn help_is_whole_and_short() {
+        let mut grammar = grammar();
+        grammar.build();
+        for verb in grammar.get_subcommands_mut() {
+            let help = verb.render_long_help().to_string();
+            assert!(!help.contains("possible values: true, false"), "{help}");
+            for arg in verb.get_arguments() {
+                assert!(arg.get_help().is_some(), "{} {}", verb.get_name(), arg.get_id());
+            }
+        }
+    }
 }

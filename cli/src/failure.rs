@@ -4,6 +4,8 @@ use std::{fmt, io};
 
 use client::Error;
 
+use crate::output::Streams;
+
 /// Failures of single objects: told at once, while the others go on.
 #[derive(Default)]
 pub struct Failures {
@@ -15,9 +17,11 @@ pub struct Failures {
 struct Told;
 
 impl Failures {
-    pub fn tell(&mut self, err: &mut dyn io::Write, error: &anyhow::Error) -> io::Result<()> {
+    /// Writes the failure behind everything that was printed before it.
+    pub fn tell(&mut self, streams: &mut Streams<'_>, error: &anyhow::Error) -> io::Result<()> {
         self.count += 1;
-        writeln!(err, "{}", describe(error))
+        streams.out.flush()?;
+        writeln!(streams.err, "{}", describe(error))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -117,11 +121,14 @@ fn invalid(error: &Error, context: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use client::error::failure;
     use expect_test::expect;
     use proto::k8s::meta::v1::{Status, StatusCause, StatusDetails};
 
     use super::*;
+    use crate::verb::stage::Paper;
 
     fn told(status: Status) -> String {
         describe(&anyhow::Error::from(Error::from_status(status)))
@@ -160,6 +167,16 @@ mod tests {
             * spec.containers: Required value
             * metadata.name: Required value"#]]
         .assert_eq(&told(status(vec![cause("spec.containers"), cause("metadata.name")])));
+    }
+
+    /// A terminal shows both streams, and output is buffered.
+    #[test]
+    fn a_failure_stands_behind_what_was_done_before_it() {
+        let paper = Paper::default();
+        let (mut out, mut err) = (io::BufWriter::new(paper.clone()), paper.clone());
+        writeln!(out, "pod/a created").unwrap();
+        Failures::default().tell(&mut Streams { out: &mut out, err: &mut err }, &anyhow::anyhow!("no b")).unwrap();
+        assert_eq!(paper.text(), "pod/a created\nerror: no b\n");
     }
 
     #[test]

@@ -17,14 +17,19 @@ use std::{
     process::ExitCode,
 };
 
-use clap::Parser;
-
 use args::{Args, Verb};
 use output::Streams;
 use session::Session;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match args::parse(std::env::args_os()) {
+        Ok(args) => args,
+        Err(told) => {
+            told.print().ok();
+            // kubectl's code for a command line that is none; help that was asked for is no failure.
+            return ExitCode::from(u8::from(told.use_stderr()));
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -53,7 +53,15 @@ impl Manifest {
     }
 }
 
-/// Reads all manifests of a command.
+/// Which objects a command can do something with.
+#[derive(Clone, Copy, PartialEq)]
+enum Names {
+    Given,
+    /// The server may make one.
+    GivenOrGenerated,
+}
+
+/// Reads all manifests of a command; each names its object.
 ///
 /// # Errors
 /// Lists everything that is wrong with them, each with file, line and column; warnings go to `warnings`.
@@ -61,6 +69,29 @@ pub fn read(
     filenames: &Filenames,
     session: &Session,
     validate: Validate,
+    warnings: &mut dyn std::io::Write,
+) -> anyhow::Result<Vec<Manifest>> {
+    read_all(filenames, session, validate, Names::Given, warnings)
+}
+
+/// As [`read`], for objects that are to be made: their names may be left to the server.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_new(
+    filenames: &Filenames,
+    session: &Session,
+    validate: Validate,
+    warnings: &mut dyn std::io::Write,
+) -> anyhow::Result<Vec<Manifest>> {
+    read_all(filenames, session, validate, Names::GivenOrGenerated, warnings)
+}
+
+fn read_all(
+    filenames: &Filenames,
+    session: &Session,
+    validate: Validate,
+    names: Names,
     warnings: &mut dyn std::io::Write,
 ) -> anyhow::Result<Vec<Manifest>> {
     if filenames.filenames.is_empty() {
@@ -73,7 +104,7 @@ pub fn read(
     let (mut manifests, mut problems) = (Vec::new(), Vec::new());
     for document in documents {
         for document in elements(document) {
-            match checked(&document, session, validate) {
+            match checked(&document, session, validate, names) {
                 Ok((manifest, found)) => {
                     for warning in found {
                         writeln!(warnings, "Warning: {warning}")?;
@@ -140,15 +171,21 @@ fn files_in(folder: &Path, is_recursive: bool, files: &mut Vec<PathBuf>) -> anyh
     Ok(())
 }
 
-/// A `List` stands for its items.
+/// A `List` stands for its items; those of a `PodList` need not say that they are Pods.
 fn elements(document: Document) -> Vec<Document> {
-    let is_list = document.value["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
-    match document.value.get("items").and_then(Value::as_array) {
-        Some(items) if is_list => {
-            items.iter().enumerate().map(|(at, item)| document.element(&format!("items[{at}]"), item.clone())).collect()
+    let text = |field: &str| document.value[field].as_str().unwrap_or_default();
+    let Some(kind) = text("kind").strip_suffix("List") else { return vec![document] };
+    let Some(items) = document.value.get("items").and_then(Value::as_array) else { return vec![document] };
+    let of_list = resource::of_kind(text("apiVersion"), kind);
+    let element = |(at, item): (usize, &Value)| {
+        let mut item = item.clone();
+        if let (Some(info), Some(fields)) = (of_list, item.as_object_mut()) {
+            fields.entry("apiVersion").or_insert_with(|| info.api_version().into());
+            fields.entry("kind").or_insert_with(|| kind.into());
         }
-        _ => vec![document],
-    }
+        document.element(&format!("items[{at}]"), item)
+    };
+    items.iter().enumerate().map(element).collect()
 }
 
 /// Checks one document; gives the manifest with warnings, or everything that is wrong.
@@ -156,6 +193,7 @@ fn checked(
     document: &Document,
     session: &Session,
     validate: Validate,
+    names: Names,
 ) -> Result<(Manifest, Vec<yaml::Error>), Vec<yaml::Error>> {
     let at = |place: Place, message: String| vec![document.error(place, message)];
     let Some(fields) = document.value.as_object() else {
@@ -189,11 +227,15 @@ fn checked(
 
     let meta = &document.value["metadata"];
     let name = meta["name"].as_str().unwrap_or_default().to_owned();
-    if name.is_empty() && meta["generateName"].as_str().unwrap_or_default().is_empty() {
-        return Err(at(
-            document.position_of("metadata"),
-            "resource name may not be empty: set metadata.name".to_owned(),
-        ));
+    let is_generated = !meta["generateName"].as_str().unwrap_or_default().is_empty();
+    if name.is_empty() && is_generated && names == Names::Given {
+        let message =
+            "metadata.generateName serves `create` only, which makes a new object each time: set metadata.name";
+        return Err(at(document.position_of("metadata.generateName"), message.to_owned()));
+    }
+    if name.is_empty() && !is_generated {
+        let message = "resource name may not be empty: set metadata.name";
+        return Err(at(document.position_of("metadata"), message.to_owned()));
     }
     let mut value = document.value.clone();
     let namespace = if info.resource.namespaced {
@@ -333,6 +375,28 @@ mod tests {
         check(
             "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {name: s}\n  spce: {}\n",
             expect![[r#"web.yaml:7:3: unknown field "spce": did you mean "spec"?"#]],
+        );
+    }
+
+    #[test]
+    fn items_of_a_typed_list_are_of_its_kind() {
+        check(
+            "apiVersion: v1\nkind: ServiceList\nitems:\n- metadata: {name: a}\n- metadata: {name: b}\n  spce: {}\n",
+            expect![[r#"web.yaml:6:3: unknown field "spce": did you mean "spec"?"#]],
+        );
+        check(
+            "apiVersion: v1\nkind: ServiceList\nitems:\n- metadata: {name: a}\n",
+            expect![[r#"service/a in "default""#]],
+        );
+    }
+
+    #[test]
+    fn a_generated_name_is_for_create_alone() {
+        check(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  generateName: a-\n",
+            expect![
+                "web.yaml:4:3: metadata.generateName serves `create` only, which makes a new object each time: set metadata.name"
+            ],
         );
     }
 

@@ -111,9 +111,17 @@ pub fn print_list(
         return found.iter().try_for_each(|one| print_one(out, format, one, with_managed_fields));
     }
     let items = found.iter().map(|one| one.shown_value(with_managed_fields)).collect::<anyhow::Result<Vec<_>>>()?;
-    let list =
-        serde_json::json!({"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}});
-    print_value(out, format, &list)
+    print_value(out, format, &list(items))
+}
+
+/// Several objects as one.
+pub fn list(items: Vec<Value>) -> Value {
+    serde_json::json!({"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}})
+}
+
+/// Between objects that are printed one after another: in YAML each is a document of its own.
+pub fn separate(out: &mut dyn Write, format: &Format, is_first: bool) -> std::io::Result<()> {
+    if *format == Format::Yaml && !is_first { writeln!(out, "---") } else { Ok(()) }
 }
 
 /// Prints a value in YAML or JSON.

@@ -20,8 +20,12 @@ pub struct ApiResources {
     /// Only resources with all of these verbs
     #[arg(long, value_delimiter = ',')]
     pub verbs: Vec<String>,
+    /// Show rows only
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub no_headers: bool,
+    /// By name or by kind, in place of group and name
+    #[arg(long, value_name = "COLUMN", value_parser = ["name", "kind"])]
+    pub sort_by: Option<String>,
     /// Output format: wide or name
     #[arg(short = 'o', long)]
     pub output: Option<Format>,
@@ -37,6 +41,11 @@ impl ApiResources {
                 && self.verbs.iter().all(|verb| resource.verbs.contains(verb))
         });
         resources.sort_by(|a, b| (&a.group, &a.plural, &a.version).cmp(&(&b.group, &b.plural, &b.version)));
+        match self.sort_by.as_deref() {
+            Some("name") => resources.sort_by(|a, b| a.plural.cmp(&b.plural)),
+            Some(_) => resources.sort_by(|a, b| a.kind.cmp(&b.kind)),
+            None => {}
+        }
         if self.output == Some(Format::Name) {
             for resource in &resources {
                 let group = if resource.group.is_empty() { String::new() } else { format!(".{}", resource.group) };

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use model::patch;
 use proto::{
     Object,
-    codec::value_to_proto,
+    codec::{ResourceInfo, value_to_proto},
     envelope,
     forestay::api::v1::{WriteOptions, patch_request::Type},
 };
@@ -15,7 +15,7 @@ use crate::{
     failure::Failures,
     last_applied,
     manifest::{self, Manifest},
-    output::{self, Found, Streams},
+    output::{self, Format, Found, Streams},
     session::{Session, is_not_found, write_options},
 };
 
@@ -36,6 +36,8 @@ pub struct Apply {
 /// What became of one object.
 struct Applied {
     object: Object,
+    /// What is shown in the object's place: the text of what was not sent.
+    declared: Option<Value>,
     done: &'static str,
 }
 
@@ -45,24 +47,41 @@ impl Apply {
         let (mut failures, mut printed) = (Failures::default(), Vec::new());
         for manifest in &manifests {
             match self.apply(session, manifest, streams).await {
-                Ok(applied) if self.printing.output.is_some() => {
-                    printed.push(Found { info: manifest.info, object: applied.object });
-                }
+                Ok(applied) if self.printing.output.is_some() => printed.push((manifest.info, applied)),
                 Ok(applied) => {
                     let suffix = self.changing.dry_run.suffix();
                     writeln!(streams.out, "{} {}{suffix}", manifest.line_name(), applied.done)?;
                     streams.out.flush()?;
                 }
-                Err(error) => failures.tell(streams.err, &error)?,
+                Err(error) => failures.tell(streams, &error)?,
             }
         }
         if let Some(format) = &self.printing.output {
-            match &printed[..] {
-                [one] => output::print_one(streams.out, format, one, self.printing.show_managed_fields)?,
-                several => output::print_list(streams.out, format, several, self.printing.show_managed_fields)?,
-            }
+            self.print(format, printed, streams)?;
         }
         failures.into_result()
+    }
+
+    fn print(
+        &self,
+        format: &Format,
+        printed: Vec<(&'static ResourceInfo, Applied)>,
+        streams: &mut Streams<'_>,
+    ) -> anyhow::Result<()> {
+        let mut values = Vec::new();
+        for (info, applied) in printed {
+            let found = Found { info, object: applied.object };
+            match (format, applied.declared) {
+                (Format::Name | Format::Wide, _) => output::print_one(streams.out, format, &found, false)?,
+                (_, Some(declared)) => values.push(output::sorted(declared)),
+                (_, None) => values.push(found.shown_value(self.printing.show_managed_fields)?),
+            }
+        }
+        match values.len() {
+            0 => Ok(()),
+            1 => output::print_value(streams.out, format, &values.remove(0)),
+            _ => output::print_value(streams.out, format, &output::list(values)),
+        }
     }
 
     async fn apply(
@@ -98,11 +117,11 @@ impl Apply {
 
     async fn create(&self, session: &Session, manifest: &Manifest, modified: &Value) -> anyhow::Result<Applied> {
         let object = manifest.object(modified)?;
-        let object = match self.changing.dry_run {
-            DryRun::Client => object,
-            _ => session.create(manifest.target(), object, self.options()).await?,
+        let (object, declared) = match self.changing.dry_run {
+            DryRun::Client => (object, Some(modified.clone())),
+            _ => (session.create(manifest.target(), object, self.options()).await?, None),
         };
-        Ok(Applied { object, done: "created" })
+        Ok(Applied { object, declared, done: "created" })
     }
 
     async fn change(
@@ -131,16 +150,16 @@ impl Apply {
         // Where the patch says the same in other words (0.5 and 500m), there is nothing to send.
         let patched = patch::strategic(message, &value, patch.to_string().as_bytes())?;
         if patch == json!({}) || value_to_proto(message, &patched)?.bytes == current.raw {
-            return Ok(Applied { object: current, done: "unchanged" });
+            return Ok(Applied { object: current, declared: None, done: "unchanged" });
         }
         if self.changing.dry_run == DryRun::Client {
-            return Ok(Applied { object: manifest.object(&patched)?, done: "configured" });
+            return Ok(Applied { object: manifest.object(&patched)?, declared: None, done: "configured" });
         }
         let body = patch.to_string().into_bytes();
         let object = session.patch(manifest.target(), Type::Strategic, body, self.options()).await?;
         let revision = |object: &Object| envelope::metadata(&object.raw).map(|meta| meta.resource_version);
         let is_same = self.changing.dry_run == DryRun::None && revision(&object)? == revision(&current)?;
-        Ok(Applied { object, done: if is_same { "unchanged" } else { "configured" } })
+        Ok(Applied { object, declared: None, done: if is_same { "unchanged" } else { "configured" } })
     }
 
     fn options(&self) -> WriteOptions {
@@ -217,6 +236,14 @@ mod tests {
             )
             .await;
         assert!(stage.fake.get::<proto::k8s::core::v1::Service>("default", "web").is_none());
+    }
+
+    #[tokio::test]
+    async fn what_a_dry_run_would_create_is_shown_as_declared() {
+        let stage = Stage::new().await;
+        let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n";
+        let shown = stage.run(&format!("apply --dry-run=client -o yaml -f {}", stage.file("a.yaml", text))).await;
+        assert!(shown.ends_with("  name: a\n  namespace: default\nspec:\n  ports:\n  - port: 80\n"), "{shown}");
     }
 
     #[tokio::test]

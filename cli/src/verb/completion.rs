@@ -1,13 +1,13 @@
 //! `stay completion`: the shell's part of the command line.
 
-use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use crate::{args::Args, output::Streams};
+use crate::{args, output::Streams};
 
 /// Print a completion script for a shell: `source <(stay completion bash)`
 #[derive(Debug, clap::Args)]
 pub struct Completion {
+    /// The shell that will read it
     #[arg(value_enum)]
     pub shell: Shell,
 }
@@ -15,7 +15,7 @@ pub struct Completion {
 impl Completion {
     pub fn run(self, streams: &mut Streams<'_>) -> anyhow::Result<()> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Args::command(), "stay", &mut script);
+        clap_complete::generate(self.shell, &mut args::grammar(), "stay", &mut script);
         streams.out.write_all(&script)?;
         Ok(())
     }

@@ -1,14 +1,14 @@
 //! `stay create`: new objects from files, and namespaces by name.
 
 use anyhow::{Context as _, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     args::{Changing, DryRun, Filenames, Printing},
     failure::Failures,
     last_applied,
     manifest::{self, Manifest},
-    output::{self, Found, Streams},
+    output::{self, Format, Found, Streams, sorted},
     resource,
     session::{Session, write_options},
 };
@@ -33,19 +33,20 @@ pub struct Create {
 impl Create {
     pub async fn run(self, session: &Session, streams: &mut Streams<'_>) -> anyhow::Result<()> {
         let manifests = match &self.words[..] {
-            [] => manifest::read(&self.files, session, self.changing.validate, streams.err)?,
+            [] => manifest::read_new(&self.files, session, self.changing.validate, streams.err)?,
             words => vec![named(words)?],
         };
-        let mut failures = Failures::default();
+        let (mut failures, mut is_first) = (Failures::default(), true);
         for manifest in &manifests {
-            if let Err(error) = self.create(session, manifest, streams).await {
-                failures.tell(streams.err, &error)?;
+            match self.create(session, manifest).await {
+                Ok(created) => self.print(&created, std::mem::take(&mut is_first), streams)?,
+                Err(error) => failures.tell(streams, &error)?,
             }
         }
         failures.into_result()
     }
 
-    async fn create(&self, session: &Session, manifest: &Manifest, streams: &mut Streams<'_>) -> anyhow::Result<()> {
+    async fn create(&self, session: &Session, manifest: &Manifest) -> anyhow::Result<Created> {
         let declared = if self.save_config { last_applied::annotated(&manifest.value) } else { manifest.value.clone() };
         let mut object = manifest.object(&declared)?;
         if self.changing.dry_run != DryRun::Client {
@@ -56,16 +57,33 @@ impl Create {
                 source => created.with_context(|| format!("error when creating {source:?}"))?,
             };
         }
-        let found = Found { info: manifest.info, object };
-        match &self.printing.output {
-            Some(format) => output::print_one(streams.out, format, &found, self.printing.show_managed_fields)?,
-            None => {
-                let name = format!("{}/{}", resource::line_name(manifest.info), found.meta()?.name);
-                writeln!(streams.out, "{name} created{}", self.changing.dry_run.suffix())?;
-            }
-        }
-        Ok(())
+        Ok(Created { found: Found { info: manifest.info, object }, declared })
     }
+
+    fn print(&self, created: &Created, is_first: bool, streams: &mut Streams<'_>) -> anyhow::Result<()> {
+        let Created { found, declared } = created;
+        let Some(format) = &self.printing.output else {
+            let meta = found.meta()?;
+            let name = if meta.name.is_empty() { meta.generate_name + "<random>" } else { meta.name };
+            let kind = resource::line_name(found.info);
+            writeln!(streams.out, "{kind}/{name} created{}", self.changing.dry_run.suffix())?;
+            return Ok(());
+        };
+        output::separate(streams.out, format, is_first)?;
+        match (format, self.changing.dry_run) {
+            // What nobody has checked is shown as it was written.
+            (Format::Yaml | Format::Json | Format::JsonPath(_), DryRun::Client) => {
+                output::print_value(streams.out, format, &sorted(declared.clone()))
+            }
+            _ => output::print_one(streams.out, format, found, self.printing.show_managed_fields),
+        }
+    }
+}
+
+/// An object that was made, and the text that declared it.
+struct Created {
+    found: Found,
+    declared: Value,
 }
 
 fn named(words: &[String]) -> anyhow::Result<Manifest> {
@@ -118,6 +136,44 @@ mod tests {
               name: m
               namespace: default
         "#]]).await;
+    }
+
+    /// Two documents without a line between them would be one, with the fields of both.
+    #[tokio::test]
+    async fn several_objects_are_printed_as_documents_of_their_own_and_as_written() {
+        let stage = Stage::new().await;
+        let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {generateName: b-}\n";
+        let file = stage.file("both.yaml", text);
+        stage
+            .check(
+                &format!("create --dry-run=client -o yaml -f {file}"),
+                expect![[r#"
+                    apiVersion: v1
+                    kind: Service
+                    metadata:
+                      name: a
+                      namespace: default
+                    spec:
+                      ports:
+                      - port: 80
+                    ---
+                    apiVersion: v1
+                    kind: ConfigMap
+                    metadata:
+                      generateName: b-
+                      namespace: default
+                "#]],
+            )
+            .await;
+        stage
+            .check(
+                &format!("create --dry-run=client -f {file}"),
+                expect![[r#"
+                    service/a created (dry run)
+                    configmap/b-<random> created (dry run)
+                "#]],
+            )
+            .await;
     }
 
     #[tokio::test]

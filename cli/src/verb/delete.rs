@@ -12,11 +12,12 @@ use proto::{
     k8s::meta::v1::DeleteOptions,
 };
 
+use super::logs::seconds;
 use crate::{
-    args::{DryRun, Filenames, Printing, Selecting, Validate},
+    args::{DryRun, Filenames, Selecting, Validate},
     failure::Failures,
     manifest,
-    output::{Format, Found, Streams},
+    output::{Found, Streams},
     resource::{self, line_name},
     session::{Session, is_not_found, target},
 };
@@ -30,8 +31,9 @@ pub struct Delete {
     pub files: Filenames,
     #[command(flatten)]
     pub selecting: Selecting,
-    #[command(flatten)]
-    pub printing: Printing,
+    /// Say only the names
+    #[arg(short, long, value_name = "FORMAT", value_parser = ["name"])]
+    pub output: Option<String>,
     /// All objects of the type in the namespace
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub all: bool,
@@ -39,9 +41,9 @@ pub struct Delete {
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
     pub wait: bool,
     /// How long to wait: 30s, 5m; 0s for as long as it takes
-    #[arg(long, default_value = "0s")]
-    pub timeout: String,
-    /// Seconds that pods get to stop; -1 for what each pod asks for
+    #[arg(long, value_name = "SPAN", default_value = "0s", value_parser = seconds)]
+    pub timeout: i64,
+    /// Seconds that pods get to stop; -1 for what each pod asks for; 0 only with --force, else 1
     #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
     pub grace_period: i64,
     /// With a grace period of 1 second
@@ -68,7 +70,6 @@ struct Doomed {
 
 impl Delete {
     pub async fn run(self, session: &Session, streams: &mut Streams<'_>) -> anyhow::Result<()> {
-        let timeout = super::logs::seconds(&self.timeout)?;
         let options = self.options()?;
         if self.force {
             writeln!(
@@ -86,7 +87,7 @@ impl Delete {
                     leaving.extend(uid.map(|uid| (one, uid)));
                 }
                 Err(error) if is_not_found(&error) && self.ignores_missing() => {}
-                Err(error) => failures.tell(streams.err, &error)?,
+                Err(error) => failures.tell(streams, &error)?,
             }
         }
         if self.wait {
@@ -96,14 +97,11 @@ impl Delete {
                 }
                 anyhow::Ok(())
             };
-            match timeout {
+            match self.timeout {
                 0 => gone.await?,
                 seconds => {
                     tokio::time::timeout(Duration::from_secs(seconds.unsigned_abs()), gone).await.map_err(|_| {
-                        anyhow!(
-                            "timed out waiting for the condition: the objects are still there after {}",
-                            self.timeout
-                        )
+                        anyhow!("timed out waiting for the condition: the objects are still there after {seconds}s")
                     })??
                 }
             }
@@ -123,7 +121,8 @@ impl Delete {
             other => bail!("invalid cascade value ({other}). Must be \"background\", \"foreground\", or \"orphan\""),
         };
         let grace = match (self.grace_period, self.now, self.force) {
-            (0, _, false) => bail!("--grace-period=0 deletes at once: add --force to say that this is meant"),
+            // Only --force leaves a pod no time at all.
+            (0, false, false) => Some(1),
             (_, true, true) => bail!("--force and --now cannot be specified together"),
             (seconds, true, _) if seconds >= 0 => bail!("--now and --grace-period cannot be specified together"),
             (_, true, _) => Some(1),
@@ -161,12 +160,12 @@ impl Delete {
                         let meta = envelope::metadata(&object.raw)?;
                         doomed.push(Doomed { info, target: target(info, &meta.namespace, &meta.name) });
                     }
-                    if doomed.is_empty() {
-                        writeln!(streams.err, "No resources found")?;
-                    }
                 }
                 None => bail!("resource(s) were provided, but no name was specified"),
             }
+        }
+        if doomed.is_empty() {
+            writeln!(streams.err, "No resources found")?;
         }
         Ok(doomed)
     }
@@ -187,8 +186,8 @@ impl Delete {
 
     fn print(&self, one: &Doomed, streams: &mut Streams<'_>) -> anyhow::Result<()> {
         let (kind, name) = (line_name(one.info), &one.target.name);
-        match &self.printing.output {
-            Some(Format::Name) => writeln!(streams.out, "{kind}/{name}")?,
+        match &self.output {
+            Some(_) => writeln!(streams.out, "{kind}/{name}")?,
             _ => {
                 let done = if self.force { "force deleted" } else { "deleted" };
                 writeln!(streams.out, "{kind} {name:?} {done}{}", self.dry_run.suffix())?;
@@ -253,6 +252,15 @@ mod tests {
             )
             .await;
         stage.check(&format!("delete -f {file} --ignore-not-found"), expect![""]).await;
+    }
+
+    #[tokio::test]
+    async fn only_a_name_is_printed_in_another_format() {
+        let stage = Stage::new().await;
+        stage.given("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n").await;
+        let told = stage.run("delete cm a -o yaml").await;
+        assert!(told.contains("invalid value 'yaml' for '--output <FORMAT>'"), "{told}");
+        stage.check("delete cm a -o name", expect!["configmap/a\n"]).await;
     }
 
     #[tokio::test]

@@ -4,7 +4,10 @@ use anyhow::bail;
 use client::Selection;
 use model::table::span;
 use proto::k8s::{
-    core::v1::{ConfigMap, Event, Namespace, Node, Pod, ReplicationController, ResourceQuota, Secret, Service},
+    coordination::v1::Lease,
+    core::v1::{
+        ConfigMap, Endpoints, Event, Namespace, Node, Pod, ReplicationController, ResourceQuota, Secret, Service,
+    },
     meta::v1::{ObjectMeta, Time},
 };
 
@@ -64,7 +67,7 @@ impl Describe {
             for manifest in manifest::read(&self.files, session, Validate::Ignore, streams.err)? {
                 match session.get(manifest.target()).await {
                     Ok(object) => found.push(Found { info: manifest.info, object }),
-                    Err(error) => failures.tell(streams.err, &error)?,
+                    Err(error) => failures.tell(streams, &error)?,
                 }
             }
             return Ok(found);
@@ -94,7 +97,7 @@ impl Describe {
                         }
                     }
                     if found.len() == before {
-                        failures.tell(streams.err, &error)?;
+                        failures.tell(streams, &error)?;
                     }
                 }
             }
@@ -118,7 +121,12 @@ impl Describe {
                 let name = node.metadata.as_ref().map_or("", |meta| meta.name.as_str());
                 let fields = format!("spec.nodeName={name},status.phase!=Succeeded,status.phase!=Failed");
                 let (pods, _) = session.client()?.list::<Pod>("", Selection { fields, ..Default::default() }).await?;
-                node::describe(sheet, &node, &pods, now());
+                let lease = match session.client()?.get::<Lease>("kube-node-lease", name).await {
+                    Ok(lease) => Some(lease),
+                    Err(error) if error.is_not_found() => None,
+                    Err(error) => return Err(error.into()),
+                };
+                node::describe(sheet, &node, lease.as_ref(), &pods, now());
             }
             ("v1", "Service") => {
                 let service: Service = object.decode_as()?;
@@ -144,10 +152,12 @@ impl Describe {
                 let namespace: Namespace = object.decode_as()?;
                 let name = namespace.metadata.clone().unwrap_or_default().name;
                 let (quotas, _) = session.client()?.list(&name, Selection::default()).await?;
-                namespace::describe(sheet, &namespace, &quotas);
+                let (limits, _) = session.client()?.list(&name, Selection::default()).await?;
+                namespace::describe(sheet, &namespace, &quotas, &limits);
                 // Nothing happens to a namespace itself.
                 return Ok(());
             }
+            ("v1", "Endpoints") => workload::describe_endpoints(sheet, &object.decode_as::<Endpoints>()?),
             ("v1", "ConfigMap") => data::describe_config(sheet, &object.decode_as::<ConfigMap>()?),
             ("v1", "Secret") => {
                 data::describe_secret(sheet, &object.decode_as::<Secret>()?);
@@ -251,10 +261,15 @@ fn or<'a>(value: &'a str, absent: &'a str) -> &'a str {
 
 /// "Mon, 02 Jan 2006 15:04:05 +0000"
 fn moment(time: Option<&Time>) -> String {
-    let Some(time) = time.and_then(|time| jiff::Timestamp::from_second(time.seconds).ok()) else {
-        return "<unset>".to_owned();
-    };
-    time.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string()
+    second(time.map_or(0, |time| time.seconds))
+}
+
+/// As [`moment`]; 1970's first second is none.
+fn second(seconds: i64) -> String {
+    match jiff::Timestamp::from_second(seconds) {
+        Ok(time) if seconds != 0 => time.strftime("%a, %d %b %Y %H:%M:%S +0000").to_string(),
+        _ => "<unset>".to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ pub struct Get {
     /// Say of each watched object whether it was added, modified or deleted
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub output_watch_events: bool,
+    /// Show rows only
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub no_headers: bool,
     /// Show all labels in a last column
@@ -75,21 +76,22 @@ impl Get {
             self.watch(session, &requests, streams).await?;
             return Ok(0);
         }
-        let mut failures = Failures::default();
-        let mut found: Vec<Found> = Vec::new();
+        let (mut found, mut refused): (Vec<Found>, Vec<anyhow::Error>) = Default::default();
         for request in &requests {
             match self.fetch(session, request).await {
                 Ok((objects, _)) => {
                     found.extend(objects.into_iter().map(|object| Found { info: request.info, object }))
                 }
                 Err(error) if is_not_found(&error) && self.ignore_not_found && request.name.is_some() => {}
-                Err(error) => failures.tell(streams.err, &error)?,
+                Err(error) => refused.push(error),
             }
         }
         if let Some(path) = &self.sort_by {
             rows::sort(&mut found, path)?;
         }
-        self.print(&requests, is_mixed, &found, streams, failures.is_empty())?;
+        self.print(&requests, is_mixed, &found, streams, refused.is_empty())?;
+        let mut failures = Failures::default();
+        refused.iter().try_for_each(|error| failures.tell(streams, error))?;
         failures.into_result().map(|()| 0)
     }
 
@@ -242,17 +244,17 @@ impl Get {
         };
         match &self.printing.output {
             Some(format @ (Format::Yaml | Format::Json | Format::Name | Format::JsonPath(_))) => {
-                if *format == Format::Yaml && std::mem::replace(is_headed, true) {
-                    writeln!(streams.out, "---")?;
-                }
+                output::separate(streams.out, format, !std::mem::replace(is_headed, true))?;
                 output::print_one(streams.out, format, &found, self.printing.show_managed_fields)?;
             }
             _ => {
                 let rows = self.rows(false);
                 let (mut header, mut row) = (rows.header(found.info), rows.row(&found)?);
                 if self.output_watch_events {
-                    header.insert(0, "EVENT".to_owned());
-                    row.insert(0, event.to_owned());
+                    // As wide as the longest from the start: a watch's rows come one by one.
+                    let width = "MODIFIED".len();
+                    header.insert(0, format!("{:width$}", "EVENT"));
+                    row.insert(0, format!("{event:width$}"));
                 }
                 let lines = if std::mem::replace(is_headed, true) { vec![row] } else { vec![header, row] };
                 columns.print(streams.out, &lines)?;

@@ -12,7 +12,6 @@ use proto::{
 };
 
 use crate::{
-    args::Selecting,
     output::{Found, Streams},
     resource,
     session::Session,
@@ -43,29 +42,30 @@ pub struct Logs {
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub timestamps: bool,
     /// Only the last lines; -1 for all (10 with a selector)
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, value_name = "LINES", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
     pub tail: Option<i64>,
     /// Only what is newer: 5s, 2m, 3h
-    #[arg(long)]
-    pub since: Option<String>,
+    #[arg(long, value_name = "SPAN", value_parser = seconds)]
+    pub since: Option<i64>,
     /// Only what is newer than this time (RFC 3339)
-    #[arg(long)]
-    pub since_time: Option<String>,
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub since_time: Option<Time>,
     /// At most this many bytes
-    #[arg(long)]
+    #[arg(long, value_name = "BYTES")]
     pub limit_bytes: Option<i64>,
     /// Put the pod's and the container's name before each line
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub prefix: bool,
-    #[command(flatten)]
-    pub selecting: Selecting,
+    /// Of the pods with these labels: key1=value1,key2!=value2,key3 in (a,b)
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub selector: Option<String>,
 }
 
 impl Logs {
     pub async fn run(self, session: &Session, streams: &mut Streams<'_>) -> anyhow::Result<()> {
-        let pods = match (&self.target, &self.selecting.selector) {
+        let pods = match (&self.target, &self.selector) {
             (Some(_), Some(_)) => bail!("only a selector (-l) or a POD name is allowed"),
-            (Some(target), None) => vec![pod_of(session, target).await?],
+            (Some(target), None) => vec![self.pod(session, target, streams).await?],
             (None, Some(labels)) => pods_with(session, &session.namespace(), labels).await?,
             (None, None) => bail!("expected 'logs [-f] [-p] (POD | TYPE/NAME) [-c CONTAINER]'"),
         };
@@ -75,7 +75,7 @@ impl Logs {
         let mut requests = Vec::new();
         for pod in &pods {
             for container in self.containers(pod, streams)? {
-                requests.push(self.request(session, pod, &container)?);
+                requests.push(self.request(session, pod, &container));
             }
         }
         // Following several at once mixes their lines as they come.
@@ -88,6 +88,15 @@ impl Logs {
         Ok(())
     }
 
+    async fn pod(&self, session: &Session, target: &str, streams: &mut Streams<'_>) -> anyhow::Result<Pod> {
+        let mut pods = pods_of(session, target).await?;
+        if pods.len() > 1 {
+            let name = pods[0].metadata.as_ref().map_or("", |meta| meta.name.as_str());
+            writeln!(streams.err, "Found {} pods, using pod/{name}", pods.len())?;
+        }
+        Ok(pods.swap_remove(0))
+    }
+
     fn containers(&self, pod: &Pod, streams: &mut Streams<'_>) -> anyhow::Result<Vec<String>> {
         if self.all_containers {
             return Ok(pod::containers(pod).map(|container| container.name.clone()).collect());
@@ -96,32 +105,23 @@ impl Logs {
         Ok(vec![container_of(pod, asked, streams)?])
     }
 
-    fn request(&self, session: &Session, pod: &Pod, container: &str) -> anyhow::Result<LogsRequest> {
+    fn request(&self, session: &Session, pod: &Pod, container: &str) -> LogsRequest {
         let meta = pod.metadata.clone().unwrap_or_default();
-        let tail = match (self.tail, &self.selecting.selector) {
+        let tail = match (self.tail, &self.selector) {
             (Some(..0), _) | (None, None) => None,
             (None, Some(_)) => Some(10),
             (lines, _) => lines,
         };
-        let since_time = match &self.since_time {
-            Some(text) => {
-                let time: jiff::Timestamp = text
-                    .parse()
-                    .map_err(|_| anyhow!("--since-time: {text:?} is not a time such as 2026-01-31T12:00:00Z"))?;
-                Some(Time { seconds: time.as_second(), nanos: 0 })
-            }
-            None => None,
-        };
-        Ok(LogsRequest {
+        LogsRequest {
             target: Some(address(session, &meta.name, &meta.uid, container)),
             follow: self.follow,
             previous: self.previous,
             timestamps: self.timestamps,
             tail_lines: tail,
-            since_seconds: self.since.as_deref().map(seconds).transpose()?,
-            since_time,
+            since_seconds: self.since,
+            since_time: self.since_time,
             limit_bytes: self.limit_bytes,
-        })
+        }
     }
 
     async fn print(&self, session: &Session, request: LogsRequest, streams: &mut Streams<'_>) -> anyhow::Result<()> {
@@ -218,15 +218,20 @@ pub fn container_of(pod: &Pod, asked: Option<&String>, streams: &mut Streams<'_>
     Ok(container.name.clone())
 }
 
-/// The pod that is meant by `web`, `pod/web` or, for what has pods, `rc/web`: the first ready one, or the first.
+/// The pod that is meant by `web`, `pod/web` or, for what has pods, `rc/web`.
 pub async fn pod_of(session: &Session, word: &str) -> anyhow::Result<Pod> {
+    Ok(pods_of(session, word).await?.swap_remove(0))
+}
+
+/// As [`pod_of`], with all that could be meant behind it: ready ones before others. Never empty.
+async fn pods_of(session: &Session, word: &str) -> anyhow::Result<Vec<Pod>> {
     let (info, name) = match word.split_once('/') {
         Some((kind, name)) => (resource::lookup(kind)?, name),
         None => (resource::lookup("pods")?, word),
     };
     let object = session.get(session.target(info, name)).await?;
     let selector = match info.resource.kind.as_str() {
-        "Pod" => return Ok(object.decode_as()?),
+        "Pod" => return Ok(vec![object.decode_as()?]),
         "ReplicationController" => {
             labels_of(object.decode_as::<ReplicationController>()?.spec.unwrap_or_default().selector)
         }
@@ -246,7 +251,10 @@ pub async fn pod_of(session: &Session, word: &str) -> anyhow::Result<Pod> {
     }
     let mut pods = pods_with(session, &session.namespace(), &selector).await?;
     pods.sort_by_key(|pod| (!pod::is_ready(pod), pod.metadata.as_ref().map(|meta| meta.name.clone())));
-    pods.into_iter().next().ok_or_else(|| anyhow!("{word} has no pods now (selector {selector})"))
+    if pods.is_empty() {
+        bail!("{word} has no pods now (selector {selector})");
+    }
+    Ok(pods)
 }
 
 fn labels_of(selector: std::collections::BTreeMap<String, String>) -> String {
@@ -265,6 +273,13 @@ pub fn address(session: &Session, pod: &str, uid: &str, container: &str) -> Addr
         uid: uid.to_owned(),
         container: container.to_owned(),
     }
+}
+
+/// A time as manifests write it.
+fn moment(text: &str) -> anyhow::Result<Time> {
+    let time = text.parse::<jiff::Timestamp>();
+    let time = time.map_err(|_| anyhow!("{text:?} is not a time such as 2026-01-31T12:00:00Z"))?;
+    Ok(Time { seconds: time.as_second(), nanos: 0 })
 }
 
 /// Seconds of a span such as 90s, 5m, 1h30m; a bare number is seconds.
@@ -378,6 +393,7 @@ spec: {selector: {app: x}, replicas: 2}
                 "logs rc/web",
                 expect![[r#"
             default/one/a follow=false tail=None since=None
+            stderr: Found 2 pods, using pod/one
         "#]],
             )
             .await;

@@ -14,4 +14,4 @@ pub mod scale;
 pub mod version;
 
 #[cfg(test)]
-mod stage;
+pub mod stage;

@@ -1,14 +1,15 @@
 //! `stay scale`: a new number of replicas.
 
 use anyhow::{Context as _, bail};
-use proto::forestay::api::v1::{Target, patch_request::Type};
+use client::Target;
+use proto::{codec::ResourceInfo, forestay::api::v1::patch_request::Type};
 use serde_json::json;
 
 use crate::{
-    args::{DryRun, Filenames, Selecting, Validate},
+    args::{DryRun, Filenames, Printing, Selecting, Validate},
     failure::Failures,
     manifest,
-    output::{Found, Streams},
+    output::{self, Found, Streams},
     resource::{self, line_name},
     session::{Session, target, write_options},
 };
@@ -37,34 +38,54 @@ pub struct Scale {
     pub files: Filenames,
     #[command(flatten)]
     pub selecting: Selecting,
+    #[command(flatten)]
+    pub printing: Printing,
 }
+
+type Scaled = (&'static ResourceInfo, Target);
 
 impl Scale {
     pub async fn run(self, session: &Session, streams: &mut Streams<'_>) -> anyhow::Result<()> {
-        let mut failures = Failures::default();
-        for (name, target) in self.targets(session, streams).await? {
-            match self.scale(session, target).await {
-                Ok(()) => writeln!(streams.out, "{name} scaled{}", self.dry_run.suffix())?,
-                Err(error) => failures.tell(streams.err, &error)?,
+        let (mut failures, mut is_first) = (Failures::default(), true);
+        for (info, target) in self.targets(session, streams).await? {
+            match self.scale(session, &target).await {
+                Ok(()) => self.print(session, info, target, std::mem::take(&mut is_first), streams).await?,
+                Err(error) => failures.tell(streams, &error)?,
             }
         }
         failures.into_result()
     }
 
-    async fn targets(&self, session: &Session, streams: &mut Streams<'_>) -> anyhow::Result<Vec<(String, Target)>> {
+    async fn print(
+        &self,
+        session: &Session,
+        info: &'static ResourceInfo,
+        target: Target,
+        is_first: bool,
+        streams: &mut Streams<'_>,
+    ) -> anyhow::Result<()> {
+        let Some(format) = &self.printing.output else {
+            writeln!(streams.out, "{}/{} scaled{}", line_name(info), target.name, self.dry_run.suffix())?;
+            return Ok(());
+        };
+        let object = session.get(target).await?;
+        output::separate(streams.out, format, is_first)?;
+        output::print_one(streams.out, format, &Found { info, object }, self.printing.show_managed_fields)
+    }
+
+    async fn targets(&self, session: &Session, streams: &mut Streams<'_>) -> anyhow::Result<Vec<Scaled>> {
         if !self.files.filenames.is_empty() {
             let manifests = manifest::read(&self.files, session, Validate::Ignore, streams.err)?;
-            return Ok(manifests.iter().map(|manifest| (manifest.line_name(), manifest.target())).collect());
+            return Ok(manifests.iter().map(|manifest| (manifest.info, manifest.target())).collect());
         }
         let mut targets = Vec::new();
         for wanted in resource::query(&self.words)?.wanted {
-            let name = |name: &str| format!("{}/{name}", line_name(wanted.info));
             match &wanted.name {
-                Some(one) => targets.push((name(one), session.target(wanted.info, one))),
+                Some(one) => targets.push((wanted.info, session.target(wanted.info, one))),
                 None if self.all || self.selecting.selector.is_some() => {
                     for object in super::get::list(session, wanted.info, &self.selecting).await?.0 {
                         let meta = Found { info: wanted.info, object }.meta()?;
-                        targets.push((name(&meta.name), target(wanted.info, &meta.namespace, &meta.name)));
+                        targets.push((wanted.info, target(wanted.info, &meta.namespace, &meta.name)));
                     }
                 }
                 None => bail!("resource(s) were provided, but no name was specified"),
@@ -73,7 +94,7 @@ impl Scale {
         Ok(targets)
     }
 
-    async fn scale(&self, session: &Session, target: Target) -> anyhow::Result<()> {
+    async fn scale(&self, session: &Session, target: &Target) -> anyhow::Result<()> {
         let scale = Target { subresource: "scale".to_owned(), ..target.clone() };
         if let Some(expected) = self.current_replicas {
             let current = session.get(scale.clone()).await?;
@@ -84,7 +105,7 @@ impl Scale {
             }
         }
         if self.dry_run == DryRun::Client {
-            session.get(target).await?;
+            session.get(target.clone()).await?;
             return Ok(());
         }
         let mut patch = json!({"spec": {"replicas": self.replicas}});
@@ -102,6 +123,19 @@ mod tests {
     use expect_test::expect;
 
     use crate::verb::stage::Stage;
+
+    #[tokio::test]
+    async fn what_was_scaled_is_shown_in_the_format_that_is_asked_for() {
+        let stage = Stage::new().await;
+        stage.given("apiVersion: v1\nkind: ReplicationController\nmetadata: {name: web}\nspec: {replicas: 1}\n").await;
+        stage
+            .check(
+                "scale rc/web --replicas=2 --dry-run=client",
+                expect!["replicationcontroller/web scaled (dry run)\n"],
+            )
+            .await;
+        stage.check("scale rc/web --replicas=2 --dry-run=client -o name", expect!["replicationcontroller/web\n"]).await;
+    }
 
     #[tokio::test]
     async fn a_missing_controller_cannot_be_scaled() {

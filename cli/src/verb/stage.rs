@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser as _;
 use client::{Client, fake::FakeApi};
 use expect_test::Expect;
 use futures::{Stream, StreamExt as _};
@@ -21,7 +20,7 @@ use proto::forestay::node::v1::{
 use tokio::sync::Notify;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{args::Args, failure, output::Streams, session::Session};
+use crate::{args, failure, output::Streams, session::Session};
 
 /// A test that waits longer than this for something hangs.
 const WAIT_MAX: Duration = Duration::from_secs(20);
@@ -96,7 +95,7 @@ impl Stage {
     }
 
     async fn play(&self, line: &str, out: &mut Paper, err: &mut Vec<u8>) -> anyhow::Result<u8> {
-        let args = Args::try_parse_from(std::iter::once("stay").chain(line.split_whitespace()))?;
+        let args = args::parse(std::iter::once("stay").chain(line.split_whitespace()))?;
         let namespace = args.connection.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let session = Session::of_fake(&self.fake).with_node(&self.node).in_namespace(&namespace);
         crate::run_verb(args.verb, &session, &mut Streams { out, err }).await

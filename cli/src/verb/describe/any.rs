@@ -61,6 +61,12 @@ fn title(name: &str) -> String {
     if name.contains(['.', '/', '-', '_', '$']) {
         return name.to_owned();
     }
+    // "uid" and "apiVersion" begin with words that are spoken letter by letter.
+    let spoken = ["api", "uid", "url"].into_iter().find(|word| name.strip_prefix(word).is_some_and(is_words_end));
+    if let Some(word) = spoken {
+        let rest = title(&name[word.len()..]);
+        return format!("{} {rest}", word.to_uppercase()).trim_end().to_owned();
+    }
     let mut title = String::new();
     let mut was_lower = false;
     for (at, c) in name.chars().enumerate() {
@@ -75,4 +81,8 @@ fn title(name: &str) -> String {
         was_lower = c.is_lowercase() || c.is_ascii_digit();
     }
     title
+}
+
+fn is_words_end(rest: &str) -> bool {
+    rest.chars().next().is_none_or(char::is_uppercase)
 }

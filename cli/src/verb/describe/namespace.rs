@@ -1,11 +1,11 @@
-//! A namespace in full, with its quotas.
+//! A namespace in full, with its quotas and limits.
 
-use proto::k8s::core::v1::{Namespace, ResourceQuota};
+use proto::k8s::core::v1::{LimitRange, Namespace, ResourceQuota};
 
 use super::{head, labels};
 use crate::output::sheet::Sheet;
 
-pub fn describe(sheet: &mut Sheet, namespace: &Namespace, quotas: &[ResourceQuota]) {
+pub fn describe(sheet: &mut Sheet, namespace: &Namespace, quotas: &[ResourceQuota], limits: &[LimitRange]) {
     let meta = namespace.metadata.clone().unwrap_or_default();
     let status = namespace.status.clone().unwrap_or_default();
     head(sheet, &meta);
@@ -34,5 +34,12 @@ pub fn describe(sheet: &mut Sheet, namespace: &Namespace, quotas: &[ResourceQuot
             let used = status.used.get(&name).map_or_else(|| "0".to_owned(), |used| used.string.clone());
             sheet.line(1, [name, used, limit.string]);
         }
+    }
+    sheet.line(0, [""]);
+    if limits.is_empty() {
+        sheet.line(0, ["No LimitRange resource."]);
+    } else {
+        let name = |range: &LimitRange| range.metadata.clone().unwrap_or_default().name;
+        sheet.values(0, "LimitRanges", limits.iter().map(name));
     }
 }

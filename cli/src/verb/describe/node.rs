@@ -4,14 +4,17 @@ use model::{
     resources::{Amount, Quantities, Resources, pod_limits, pod_requests},
     table::age,
 };
-use proto::k8s::core::v1::{Node, Pod};
+use proto::k8s::{
+    coordination::v1::Lease,
+    core::v1::{Node, Pod},
+};
 
-use super::{head, labels, moment};
+use super::{head, labels, moment, second};
 use crate::output::sheet::Sheet;
 
 const ROLE: &str = "node-role.kubernetes.io/";
 
-pub fn describe(sheet: &mut Sheet, node: &Node, pods: &[Pod], now: i64) {
+pub fn describe(sheet: &mut Sheet, node: &Node, lease: Option<&Lease>, pods: &[Pod], now: i64) {
     let meta = node.metadata.clone().unwrap_or_default();
     let spec = node.spec.clone().unwrap_or_default();
     let status = node.status.clone().unwrap_or_default();
@@ -26,6 +29,11 @@ pub fn describe(sheet: &mut Sheet, node: &Node, pods: &[Pod], now: i64) {
     });
     sheet.values(0, "Taints", taints);
     sheet.field(0, "Unschedulable", spec.unschedulable.to_string());
+    if let Some(lease) = lease.and_then(|lease| lease.spec.as_ref()) {
+        sheet.heading(0, "Lease");
+        sheet.field(1, "HolderIdentity", lease.holder_identity.as_deref().unwrap_or("<unset>"));
+        sheet.field(1, "RenewTime", second(lease.renew_time.map_or(0, |time| time.seconds)));
+    }
     if !status.conditions.is_empty() {
         sheet.heading(0, "Conditions");
         sheet.line(1, ["Type", "Status", "LastHeartbeatTime", "LastTransitionTime", "Reason", "Message"]);

@@ -2,12 +2,12 @@
 
 use model::pod::{spec, status};
 use proto::k8s::{
-    core::v1::{Container, ContainerState, ContainerStatus, EnvVar, Pod, Probe, Toleration, Volume},
+    core::v1::{Container, ContainerState, ContainerStatus, EnvVar, Pod, PodTemplateSpec, Probe, Toleration, Volume},
     intstr::IntOrString,
     resource::Quantity,
 };
 
-use super::{head, joined, labels, moment, or};
+use super::{head, joined, labels, moment, or, pairs};
 use crate::output::sheet::Sheet;
 
 pub fn describe(sheet: &mut Sheet, pod: &Pod) {
@@ -44,8 +44,8 @@ pub fn describe(sheet: &mut Sheet, pod: &Pod) {
     if let Some(owner) = model::meta::controller_of(&meta) {
         sheet.field(0, "Controlled By", format!("{}/{}", owner.kind, owner.name));
     }
-    containers(sheet, "Init Containers", &spec.init_containers, &status.init_container_statuses);
-    containers(sheet, "Containers", &spec.containers, &status.container_statuses);
+    containers(sheet, 0, "Init Containers", &spec.init_containers, &status.init_container_statuses);
+    containers(sheet, 0, "Containers", &spec.containers, &status.container_statuses);
     if !status.conditions.is_empty() {
         sheet.heading(0, "Conditions");
         sheet.line(1, ["Type", "Status"]);
@@ -54,20 +54,38 @@ pub fn describe(sheet: &mut Sheet, pod: &Pod) {
             sheet.line(1, [format!("{} ", condition.r#type), condition.status.clone()]);
         }
     }
-    volumes(sheet, &spec.volumes);
+    volumes(sheet, 0, &spec.volumes);
     sheet.field(0, "QoS Class", or(&status.qos_class, model::pod::qos(pod).as_str()));
     sheet.field(0, "Node-Selectors", joined(&spec.node_selector));
     sheet.values(0, "Tolerations", spec.tolerations.iter().map(toleration));
 }
 
+/// What the pods of a template will be.
+pub fn template(sheet: &mut Sheet, template: &PodTemplateSpec) {
+    let meta = template.metadata.clone().unwrap_or_default();
+    let spec = template.spec.clone().unwrap_or_default();
+    sheet.heading(0, "Pod Template");
+    sheet.values(1, "Labels", pairs(&meta.labels, "="));
+    if !meta.annotations.is_empty() {
+        sheet.values(1, "Annotations", pairs(&meta.annotations, ": "));
+    }
+    sheet.field_if(1, "Service Account", &spec.service_account_name);
+    containers(sheet, 1, "Init Containers", &spec.init_containers, &[]);
+    containers(sheet, 1, "Containers", &spec.containers, &[]);
+    volumes(sheet, 1, &spec.volumes);
+    sheet.field(1, "Node-Selectors", joined(&spec.node_selector));
+    sheet.values(1, "Tolerations", spec.tolerations.iter().map(toleration));
+}
+
 /// The containers of a pod or of a template: without statuses there is nothing to say of their lives.
-pub fn containers(sheet: &mut Sheet, title: &str, containers: &[Container], statuses: &[ContainerStatus]) {
+fn containers(sheet: &mut Sheet, level: usize, title: &str, containers: &[Container], statuses: &[ContainerStatus]) {
     if containers.is_empty() {
         return;
     }
-    sheet.heading(0, title);
+    sheet.heading(level, title);
     for container in containers {
-        sheet.heading(1, &container.name);
+        // What is inside stands at one place, with and without a title to the left of it.
+        sheet.heading(1, &format!("{}{}", " ".repeat(level), container.name));
         let status = statuses.iter().find(|status| status.name == container.name);
         if let Some(status) = status {
             sheet.field(2, "Container ID", &status.container_id);
@@ -249,14 +267,14 @@ fn mounts(sheet: &mut Sheet, container: &Container) {
     }
 }
 
-fn volumes(sheet: &mut Sheet, volumes: &[Volume]) {
+fn volumes(sheet: &mut Sheet, level: usize, volumes: &[Volume]) {
     if volumes.is_empty() {
-        sheet.field(0, "Volumes", "<none>");
+        sheet.field(level, "Volumes", "<none>");
         return;
     }
-    sheet.heading(0, "Volumes");
+    sheet.heading(level, "Volumes");
     for volume in volumes {
-        sheet.heading(1, &volume.name);
+        sheet.heading(1, &format!("{}{}", " ".repeat(level), volume.name));
         let source = volume.volume_source.clone().unwrap_or_default();
         if let Some(dir) = source.empty_dir {
             sheet.field(2, "Type", "EmptyDir (a temporary directory that shares a pod's lifetime)");

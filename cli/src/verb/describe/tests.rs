@@ -95,6 +95,8 @@ async fn a_service_and_a_namespace_are_described() {
         Status:       Active
 
         No resource quota.
+
+        No LimitRange resource.
     "#]],
         )
         .await;

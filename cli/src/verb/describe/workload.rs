@@ -1,8 +1,8 @@
-//! Services and replication controllers in full.
+//! Services, what is behind them, and replication controllers in full.
 
 use model::pod;
 use proto::k8s::{
-    core::v1::{Pod, ReplicationController, Service, ServicePort},
+    core::v1::{EndpointAddress, Endpoints, Pod, ReplicationController, Service, ServicePort},
     discovery::v1::EndpointSlice,
 };
 
@@ -85,12 +85,30 @@ pub fn describe_controller(sheet: &mut Sheet, controller: &ReplicationController
         "Pods Status",
         format!("{} Running / {} Waiting / {} Succeeded / {} Failed", counts[0], counts[1], counts[2], counts[3]),
     );
-    let template = spec.template.unwrap_or_default();
-    sheet.heading(0, "Pod Template");
-    sheet.values(1, "Labels", super::pairs(&template.metadata.unwrap_or_default().labels, "="));
-    let inner = template.spec.unwrap_or_default();
-    sheet.field_if(1, "Service Account", &inner.service_account_name);
-    super::pod::containers(sheet, "  Init Containers", &inner.init_containers, &[]);
-    super::pod::containers(sheet, "  Containers", &inner.containers, &[]);
-    sheet.field(1, "Node-Selectors", joined(&inner.node_selector));
+    super::pod::template(sheet, &spec.template.unwrap_or_default());
+}
+
+/// The addresses behind a service, ready or not, and their ports.
+pub fn describe_endpoints(sheet: &mut Sheet, endpoints: &Endpoints) {
+    let meta = endpoints.metadata.clone().unwrap_or_default();
+    head(sheet, &meta);
+    labels(sheet, &meta);
+    sheet.heading(0, "Subsets");
+    let list = |addresses: &[EndpointAddress]| {
+        let addresses: Vec<&str> = addresses.iter().map(|address| address.ip.as_str()).collect();
+        or(&addresses.join(","), "<none>").to_owned()
+    };
+    for subset in &endpoints.subsets {
+        sheet.field(1, "Addresses", list(&subset.addresses));
+        sheet.field(1, "NotReadyAddresses", list(&subset.not_ready_addresses));
+        if !subset.ports.is_empty() {
+            sheet.heading(1, "Ports");
+            sheet.line(2, ["Name", "Port", "Protocol"]);
+            sheet.line(2, ["----", "----", "--------"]);
+        }
+        for port in &subset.ports {
+            sheet.line(2, [or(&port.name, "<unset>").to_owned(), port.port.to_string(), port.protocol.clone()]);
+        }
+        sheet.line(0, [""]);
+    }
 }

@@ -1,7 +1,10 @@
 use expect_test::expect;
 use proto::{
     Kind,
-    k8s::core::v1::{Container, Pod, PodSpec, ReplicationController, ReplicationControllerSpec},
+    k8s::{
+        core::v1::{Container, Pod, PodSpec, ReplicationController, ReplicationControllerSpec},
+        meta::v1::{ObjectMeta, Time},
+    },
 };
 
 use crate::verb::stage::Stage;
@@ -24,7 +27,17 @@ async fn stage() -> Stage {
     rc.meta_mut().name = "web".into();
     rc.meta_mut().namespace = "default".into();
     stage.client.create(&rc).await.unwrap();
+    for name in ["web-a", "web-b"] {
+        stage.fake.edit::<Pod>("default", name, |pod| ten_days_old(pod.meta_mut()));
+    }
+    stage.fake.edit::<ReplicationController>("default", "web", |rc| ten_days_old(rc.meta_mut()));
     stage
+}
+
+/// An age that a slow machine does not change.
+fn ten_days_old(meta: &mut ObjectMeta) {
+    let seconds = kit::clock::system().now().as_second() - 10 * 24 * 60 * 60;
+    meta.creation_timestamp = Some(Time { seconds, nanos: 0 });
 }
 
 #[tokio::test]
@@ -35,8 +48,8 @@ async fn a_table_has_aligned_columns() {
             "get pods",
             expect![[r#"
         NAME    READY   STATUS    RESTARTS   AGE
-        web-a   0/1     Pending   0          0s
-        web-b   0/1     Pending   0          0s
+        web-a   0/1     Pending   0          10d
+        web-b   0/1     Pending   0          10d
     "#]],
         )
         .await;
@@ -50,11 +63,11 @@ async fn several_types_name_their_kind() {
             "get po,rc",
             expect![[r#"
         NAME        READY   STATUS    RESTARTS   AGE
-        pod/web-a   0/1     Pending   0          0s
-        pod/web-b   0/1     Pending   0          0s
+        pod/web-a   0/1     Pending   0          10d
+        pod/web-b   0/1     Pending   0          10d
 
         NAME                        DESIRED   CURRENT   READY   AGE
-        replicationcontroller/web   2         0         0       0s
+        replicationcontroller/web   2         0         0       10d
     "#]],
         )
         .await;
@@ -68,7 +81,7 @@ async fn selectors_labels_and_namespaces_are_shown() {
             "get pods -A -l app=web-b --show-labels -L app",
             expect![[r#"
         NAMESPACE   NAME    READY   STATUS    RESTARTS   AGE   APP     LABELS
-        default     web-b   0/1     Pending   0          0s    web-b   app=web-b
+        default     web-b   0/1     Pending   0          10d   web-b   app=web-b
     "#]],
         )
         .await;
@@ -91,7 +104,7 @@ async fn what_is_missing_is_told_and_the_rest_is_shown() {
             "get pod web-a nope",
             expect![[r#"
         NAME    READY   STATUS    RESTARTS   AGE
-        web-a   0/1     Pending   0          0s
+        web-a   0/1     Pending   0          10d
         stderr: Error from server (NotFound): pods "nope" not found
         exit code 1
     "#]],
@@ -163,7 +176,7 @@ async fn a_watch_shows_what_changes() {
         () = &mut running => {}
     }
     assert!(
-        paper.text().starts_with("EVENT   NAME    READY   STATUS    RESTARTS   AGE\nADDED   web-a   0/1"),
+        paper.text().starts_with("EVENT      NAME    READY   STATUS    RESTARTS   AGE\nADDED      web-a   0/1"),
         "{}",
         paper.text()
     );

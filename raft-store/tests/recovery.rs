@@ -19,7 +19,7 @@ use proto::{
 };
 use raft_store::{
     Node, Options,
-    engine::{Batch, Checkpoint, Durability, Engine, Fault, Home, Look, MemoryHome, View, Visit},
+    engine::{Batch, Checkpoint, Durability, Engine, Fault, Home, Inbox, Look, MemoryHome, View, Visit},
 };
 
 fn put(key: String, bytes: usize) -> PutRequest {
@@ -240,6 +240,10 @@ impl Home for TracedHome {
 
     fn checkpoint(&self) -> std::io::Result<Checkpoint> {
         self.home.checkpoint()
+    }
+
+    fn inbox(&self) -> Inbox {
+        self.home.inbox()
     }
 
     fn install(&self, checkpoint: Checkpoint) -> std::io::Result<Arc<dyn Engine>> {

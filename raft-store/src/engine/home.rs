@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Engine, Recovery, Rocks, Tuning, recovery};
+use super::{Engine, Inbox, Recovery, Rocks, Tuning, recovery};
 
 /// A copy of the state at one moment, cheap to make.
 #[derive(Clone, Debug)]
@@ -58,6 +58,9 @@ pub trait Home: Send + Sync + fmt::Debug + 'static {
             Checkpoint::Files(files) => Rocks::read_row(&files.path, key),
         }
     }
+
+    /// Where a copy from another member is put together.
+    fn inbox(&self) -> Inbox;
 
     /// Replaces the state by the copy, all or nothing, and opens it.
     fn install(&self, checkpoint: Checkpoint) -> io::Result<Arc<dyn Engine>>;
@@ -181,6 +184,10 @@ impl Home for RocksHome {
         let path = self.fresh("snapshot");
         state.checkpoint(&path)?;
         Ok(Checkpoint::Files(Arc::new(Folder { path })))
+    }
+
+    fn inbox(&self) -> Inbox {
+        Inbox::Folder(self.fresh("snapshot"))
     }
 
     fn install(&self, checkpoint: Checkpoint) -> io::Result<Arc<dyn Engine>> {

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, io, ops::Bound, sync::Arc};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Batch, Checkpoint, Durability, Engine, Home, Look, Op, View, Visit};
+use super::{Batch, Checkpoint, Durability, Engine, Home, Inbox, Look, Op, View, Visit};
 
 type Rows = BTreeMap<Bytes, Bytes>;
 
@@ -182,6 +182,10 @@ impl Home for MemoryHome {
         let state = self.state.lock().clone();
         state.flush()?;
         Ok(Checkpoint::Rows(state.rows()))
+    }
+
+    fn inbox(&self) -> Inbox {
+        Inbox::Memory
     }
 
     fn install(&self, checkpoint: Checkpoint) -> io::Result<Arc<dyn Engine>> {

@@ -6,6 +6,7 @@
 mod home;
 mod memory;
 mod overlay;
+mod parcel;
 mod recovery;
 mod rocks;
 
@@ -16,6 +17,7 @@ use bytes::Bytes;
 pub use home::{Checkpoint, Folder, Home, RocksHome};
 pub use memory::{Fault, Memory, MemoryHome};
 pub use overlay::Overlay;
+pub use parcel::{Arriving, Inbox, manifest, unpack};
 pub use recovery::Damage;
 pub use rocks::{Recovery, Rocks, Tuning};
 

@@ -12,7 +12,7 @@ use kit::life::Shutdown;
 use parking_lot::Mutex;
 use proto::{
     etcdserverpb::LeaseRevokeRequest,
-    forestay::raft::v1::{Command, command::Action},
+    forestay::raft::v1::{Command, LeaseResponse, command::Action},
 };
 
 use crate::{consensus::Group, machine::LeaseChange};
@@ -27,6 +27,8 @@ const REVOKES_MAX: usize = 500;
 #[derive(Debug, Default)]
 pub struct Keeper {
     leases: Mutex<BTreeMap<i64, Lease>>,
+    /// The term in which the deadlines are kept.
+    term: Mutex<Option<u64>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +87,16 @@ impl Keeper {
         Some((lease.ttl_seconds, lease.deadline.saturating_duration_since(Instant::now()).as_secs() as i64))
     }
 
+    /// What a client is to hear of a lease, which is renewed first where asked for.
+    pub fn tell(&self, id: i64, renew: bool) -> LeaseResponse {
+        if renew && self.renew(id).is_none() {
+            return LeaseResponse::default();
+        }
+        self.time_to_live(id).map_or_else(LeaseResponse::default, |(granted_seconds, remaining_seconds)| {
+            LeaseResponse { in_force: true, granted_seconds, remaining_seconds }
+        })
+    }
+
     /// Leases in force, the one that ends first in front.
     pub fn ids(&self) -> Vec<i64> {
         let mut ids: Vec<(Instant, i64)> = self.leases.lock().iter().map(|(id, lease)| (lease.deadline, *id)).collect();
@@ -92,10 +104,16 @@ impl Keeper {
         ids.into_iter().map(|(_, id)| id).collect()
     }
 
-    fn renew_all(&self) {
-        for lease in self.leases.lock().values_mut() {
-            lease.deadline = after(lease.ttl_seconds);
+    /// Begins with full times where this member has begun to lead. To be called before a deadline is gone by.
+    pub fn lead(&self, term: Option<u64>) {
+        let mut known = self.term.lock();
+        // By the term: a member that lost the lead and won it again between two looks did not hear of renewals.
+        if *known != term && term.is_some() {
+            for lease in self.leases.lock().values_mut() {
+                lease.deadline = after(lease.ttl_seconds);
+            }
         }
+        *known = term;
     }
 
     fn ended(&self) -> Vec<i64> {
@@ -112,7 +130,6 @@ impl Keeper {
 
 /// Revokes what has ended, as long as this member leads.
 pub async fn expire(keeper: Arc<Keeper>, group: Group, shutdown: Shutdown) {
-    let mut led = false;
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -120,19 +137,17 @@ pub async fn expire(keeper: Arc<Keeper>, group: Group, shutdown: Shutdown) {
             () = shutdown.triggered() => return,
             _ = look.tick() => {}
         }
-        let leads = group.is_leader();
-        if leads && !led {
-            keeper.renew_all();
-        }
-        led = leads;
-        if !leads {
+        let leading = group.leading_term();
+        keeper.lead(leading);
+        if leading.is_none() {
             continue;
         }
         let ended = keeper.ended();
         let revokes = ended.iter().map(|id| {
             let command = Command { action: Some(Action::LeaseRevoke(LeaseRevokeRequest { id: *id })) };
             let group = group.clone();
-            async move { group.propose(&command).await }
+            // Never by way of another leader: there the lease may have been renewed.
+            async move { group.propose_leading(&command).await }
         });
         // A refusal means that somebody else revoked it, or that this member leads no longer: the next look tells.
         for outcome in futures::future::join_all(revokes).await {

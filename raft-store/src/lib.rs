@@ -16,4 +16,4 @@ pub mod watch;
 
 pub use serve::ServerConfig;
 
-pub use node::{ETCD_VERSION, Engine, Node, Options};
+pub use node::{Cluster, ETCD_VERSION, Engine, Founding, Node, Options, PeerTls, Peering};

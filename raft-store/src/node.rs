@@ -2,42 +2,48 @@
 
 mod audience;
 mod background;
+mod cluster;
+mod identity;
+mod members;
 mod options;
+mod peering;
 mod read;
 mod write;
 
 use std::{io, sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use futures::{StreamExt, stream, stream::BoxStream};
 use kit::life::{Shutdown, Tasks};
 use parking_lot::Mutex;
-use prost::Message;
 use proto::{
     etcdserverpb::{ResponseHeader, StatusResponse, WatchCreateRequest, WatchResponse},
-    forestay::raft::v1::{Command, Found, Identity, Peer, command::Action},
+    forestay::raft::v1::{Command, Found, Identity, command::Action},
 };
 use tokio::sync::Semaphore;
 use tonic::Status;
 
-pub use options::{Engine, Options};
+pub use cluster::Cluster;
+pub use options::{Engine, Founding, Options};
+pub use peering::{PeerTls, Peering};
 
 use crate::{
-    consensus::{Group, Progress},
+    consensus::{Group, Peers, Progress},
     engine::{Home, MemoryHome, RocksHome},
     lease::{self, Keeper},
-    machine::{self, Refusal},
+    machine::Refusal,
+    serve::PeerDoor,
     watch::{Heard, Hub, Interest, Watcher},
 };
 
 /// The version of etcd whose API this store speaks; clients turn features on by it.
 pub const ETCD_VERSION: &str = "3.6.0";
 
-/// The format of a data directory that this build knows.
-const IDENTITY_FORMAT: u32 = 1;
-
 /// How long the first leader of a group of one may take: it has only to vote for itself and to sync that.
 const LEAD_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long a member that stops waits for another one to take the lead.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(3);
 
 /// A running member. Clones are the same member.
 #[derive(Clone)]
@@ -82,24 +88,42 @@ impl Node {
     /// # Errors
     /// What is there is damaged, or of a format this build does not know.
     pub async fn start_in(home: Arc<dyn Home>, options: Options) -> anyhow::Result<Node> {
-        let identity = identify(&*home)?;
+        ensure!(
+            options.peering.is_some() || options.founding == Founding::Alone,
+            "the store is to have several members, and none of them can be reached: give --listen-peer-urls"
+        );
+        let identity = identity::identify(&*home, &options).await?;
         let hub = Arc::new(Hub::new(options.ring));
         let keeper = Arc::new(Keeper::default());
         let (audience, compactions) = audience::Ears::new(hub.clone(), keeper.clone());
-        let peer = Peer {
-            name: options.name.clone(),
-            peer_urls: options.advertise_peer_urls.clone(),
-            client_urls: options.advertise_client_urls.clone(),
-            machine_version_max: machine::MACHINE_VERSION,
-        };
-        let group = Group::start_alone(identity.member_id, home, peer, &options.timing, Arc::new(audience)).await?;
-        group.lead(LEAD_WITHIN).await.context("become the leader of a group of one")?;
-        if group.stage().position().cluster_id == 0 {
-            let found = Command { action: Some(Action::Found(Found { cluster_id: identity.cluster_id })) };
-            group.propose(&found).await.context("name the store")?;
-        }
-        group.catch_up().await.context("apply what was agreed on before")?;
         let shutdown = Shutdown::new();
+        let audience = Arc::new(audience);
+        let group = match &options.peering {
+            None => {
+                let peer = members::this(&options);
+                Group::start_alone(identity.member_id, home, peer, &options.timing, audience).await?
+            }
+            Some(peering) => {
+                let listeners = peering.listen()?;
+                let peers = Peers::new(identity.cluster_id, identity.member_id, peering.client_tls());
+                let founding = members::founding(&options);
+                let group = Group::start_among(peers, home, founding, &options.timing, audience).await?;
+                let door = PeerDoor { group: group.clone(), keeper: keeper.clone(), cluster_id: identity.cluster_id };
+                for (listener, tls) in listeners {
+                    door.clone().open(listener, tls, shutdown.clone());
+                }
+                group
+            }
+        };
+        let is_alone = group.is_alone().await?;
+        if is_alone {
+            group.lead(LEAD_WITHIN).await.context("become the leader of a group of one")?;
+            if group.stage().position().cluster_id == 0 {
+                let found = Command { action: Some(Action::Found(Found { cluster_id: identity.cluster_id })) };
+                group.propose(&found).await.context("name the store")?;
+            }
+            group.catch_up().await.context("apply what was agreed on before")?;
+        }
         let tasks = Tasks::of(&shutdown);
         tasks.spawn("lease expiry", lease::expire(keeper.clone(), group.clone(), shutdown.clone()));
         let (sweeper, swept) = background::Sweeper::new(group.stage().clone(), compactions);
@@ -112,7 +136,7 @@ impl Node {
             revision = group.stage().revision(),
             "store serving"
         );
-        Ok(Node {
+        let node = Node {
             inner: Arc::new(Inner {
                 options,
                 group,
@@ -125,17 +149,37 @@ impl Node {
                 shutdown,
                 swept,
             }),
-        })
+        };
+        if !is_alone {
+            node.inner.tasks.spawn("introduction", members::introduce(node.clone()));
+        }
+        Ok(node)
     }
 
-    /// Stops taking requests, then makes everything durable, so that the next start has nothing to replay.
+    /// Gives the lead away, stops taking requests, then makes everything durable, so that the next start has nothing to replay.
     ///
     /// # Errors
     /// The disk failed at the end; nothing acknowledged is lost by it.
     pub async fn shutdown(&self) -> anyhow::Result<()> {
+        let group = &self.inner.group;
+        if group.is_leader() && !group.is_alone().await? {
+            // While this member still serves: its clients are answered by way of the new leader.
+            match group.hand_over(None, HAND_OVER_WITHIN).await {
+                Ok(()) => tracing::info!("the lead was given to another member"),
+                Err(refusal) => tracing::warn!(%refusal, "nobody took the lead; the others have to elect"),
+            }
+        }
         self.inner.shutdown.trigger();
         self.inner.tasks.join(Duration::from_secs(5)).await;
         self.inner.group.shutdown().await
+    }
+
+    /// Gives the lead to the member `to`; returns once it has taken it.
+    ///
+    /// # Errors
+    /// etcd's: not leader, bad leader transferee, leader transfer took too long.
+    pub async fn move_leader(&self, to: u64) -> Result<(), Status> {
+        Ok(self.inner.group.hand_over(Some(to), HAND_OVER_WITHIN).await?)
     }
 
     /// Returns when this member has stopped for good, and why where it was not asked to.
@@ -155,7 +199,7 @@ impl Node {
     }
 
     pub fn cluster_id(&self) -> u64 {
-        self.inner.group.stage().position().cluster_id
+        self.inner.identity.cluster_id
     }
 
     /// Equal for members that applied the same commands.
@@ -173,9 +217,8 @@ impl Node {
 
     /// The header of an answer made at `revision`.
     pub(crate) fn header(&self, revision: i64) -> ResponseHeader {
-        let position_cluster = self.inner.identity.cluster_id;
         ResponseHeader {
-            cluster_id: position_cluster,
+            cluster_id: self.inner.identity.cluster_id,
             member_id: self.inner.identity.member_id,
             revision,
             raft_term: self.inner.group.term(),
@@ -192,6 +235,13 @@ impl Node {
         let Progress { term, leader, last_index, applied_index, is_learner } = self.inner.group.progress();
         let (db_size, db_size_in_use) = self.inner.group.stage().engine().size();
         let alarms = self.inner.group.stage().position().alarms;
+        let mut errors: Vec<String> = alarms
+            .iter()
+            .map(|alarm| format!("memberID:{} alarm:{} ", alarm.member_id, alarm.alarm().as_str_name()))
+            .collect();
+        if leader.is_none() {
+            errors.push(Refusal::NoLeader.to_string());
+        }
         Ok(StatusResponse {
             header: Some(self.header_now()),
             version: ETCD_VERSION.to_owned(),
@@ -203,10 +253,7 @@ impl Node {
             raft_term: term,
             raft_applied_index: applied_index,
             is_learner,
-            errors: alarms
-                .iter()
-                .map(|alarm| format!("memberID:{} alarm:{} ", alarm.member_id, alarm.alarm().as_str_name()))
-                .collect(),
+            errors,
             ..StatusResponse::default()
         })
     }
@@ -278,32 +325,6 @@ impl Node {
             Heard::Compacted { compacted } => self.compacted(compacted),
         })
     }
-}
-
-/// Reads who this member is, or makes it somebody.
-fn identify(home: &dyn Home) -> anyhow::Result<Identity> {
-    if let Some(stored) = home.identity().context("read the file IDENTITY")? {
-        let identity = Identity::decode(stored).context("decode the file IDENTITY")?;
-        anyhow::ensure!(
-            identity.format == IDENTITY_FORMAT,
-            "the data directory has format {}, this build knows {IDENTITY_FORMAT}: start the build that wrote it",
-            identity.format
-        );
-        return Ok(identity);
-    }
-    // A log without an identity is one whose identity was lost: founding a second store in it would mix the two.
-    anyhow::ensure!(
-        machine::layout::read_position(&*home.state())?.is_none(),
-        "the data directory has a state but no file IDENTITY: put the file back from a copy, or empty the directory"
-    );
-    let identity = Identity { format: IDENTITY_FORMAT, cluster_id: named(), member_id: named() };
-    home.set_identity(identity.encode_to_vec().into()).context("write the file IDENTITY")?;
-    Ok(identity)
-}
-
-fn named() -> u64 {
-    // Zero means unset in every message.
-    rand::random::<u64>().max(1)
 }
 
 /// A disk that cannot be read.

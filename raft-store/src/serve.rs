@@ -4,6 +4,7 @@ mod cluster;
 mod kv;
 mod lease;
 mod maintenance;
+mod peer;
 mod watch;
 
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -16,14 +17,16 @@ use proto::etcdserverpb::{
 use tokio::net::TcpListener;
 use tokio_stream::Stream;
 use tonic::{
-    Status,
-    service::{Routes, RoutesBuilder},
+    Request, Status,
+    metadata::MetadataMap,
+    service::{Interceptor, Routes, RoutesBuilder, interceptor::InterceptedService},
     transport::{Server, server::TcpIncoming},
 };
 
+pub(crate) use peer::PeerDoor;
 pub use rustls::ServerConfig;
 
-use crate::node::Node;
+use crate::{machine::Refusal, node::Node};
 
 /// What a message may have beside the request it carries; etcd's allowance.
 const OVERHEAD_BYTES: usize = 512 << 10;
@@ -73,23 +76,41 @@ impl Node {
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
             .build_v1()
             .context("describe the services of the store")?;
+        let led = Led { node: self.clone() };
+        let kv = KvServer::new(door.clone()).max_decoding_message_size(bytes_max).max_encoding_message_size(usize::MAX);
+        let watch =
+            WatchServer::new(door.clone()).max_decoding_message_size(bytes_max).max_encoding_message_size(usize::MAX);
         let mut routes = RoutesBuilder::default();
         routes
             .add_service(health_service)
             .add_service(reflection)
-            .add_service(
-                KvServer::new(door.clone()).max_decoding_message_size(bytes_max).max_encoding_message_size(usize::MAX),
-            )
-            .add_service(
-                WatchServer::new(door.clone())
-                    .max_decoding_message_size(bytes_max)
-                    .max_encoding_message_size(usize::MAX),
-            )
-            .add_service(LeaseServer::new(door.clone()))
-            .add_service(ClusterServer::new(door.clone()))
+            .add_service(InterceptedService::new(kv, led.clone()))
+            .add_service(InterceptedService::new(watch, led.clone()))
+            .add_service(InterceptedService::new(LeaseServer::new(door.clone()), led.clone()))
+            .add_service(InterceptedService::new(ClusterServer::new(door.clone()), led))
             .add_service(MaintenanceServer::new(door));
         Ok(routes.routes())
     }
+}
+
+/// Turns away, while nobody leads, the clients that would rather ask another member.
+#[derive(Clone)]
+struct Led {
+    node: Node,
+}
+
+impl Interceptor for Led {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        if wants_leader(request.metadata()) && self.node.group().leader().is_none() {
+            return Err(Refusal::NoLeader.into());
+        }
+        Ok(request)
+    }
+}
+
+/// etcd's way for a client to say that it does not want to wait for a leader.
+fn wants_leader(metadata: &MetadataMap) -> bool {
+    metadata.get("hasleader").is_some_and(|value| value == "true")
 }
 
 /// A part of etcd's API that this store does not serve.

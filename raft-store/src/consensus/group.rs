@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    future::Future,
     io,
     sync::{
         Arc,
@@ -11,20 +12,25 @@ use std::{
 };
 
 use anyhow::Context;
+use bytes::Bytes;
+use futures::StreamExt;
 use openraft::{
     Config, Raft, RaftNetworkFactory, ReadPolicy, SnapshotPolicy,
     async_runtime::watch::WatchReceiver,
-    errors::{ClientWriteError, LinearizableReadError, RaftError},
+    errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError},
     network::NetSnapshot,
 };
 use prost::Message;
-use proto::forestay::raft::v1::{Command, Peer};
-use tokio::runtime::Runtime;
+use proto::forestay::raft::v1::{Command, LeaseResponse, Peer};
+use tokio::{runtime::Runtime, sync::watch, time::Instant};
 
 use super::{
     Outcome, Proposal, Types,
-    link::Alone,
+    alone::Alone,
     log::Log,
+    peers::Peers,
+    relay::{Agreed, Relay, Reply},
+    standing::{self, Heard},
     state::{Audience, Stage, State},
 };
 use crate::{
@@ -60,12 +66,17 @@ impl Default for Timing {
 pub enum Founding {
     /// As the only member of a new group.
     Alone(Peer),
+    /// As one of several, each of which begins with the same members.
+    Together(BTreeMap<u64, Peer>),
     /// It waits to be told by the others.
     Join,
 }
 
 /// Longest wait for a proposal or a read to be confirmed; etcd's request timeout at its default timing.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(7);
+
+/// How long to wait for a new leader before looking again: a change of leader is heard of, the end of its doubts is not.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Where consensus stands on this member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,6 +100,11 @@ struct Inner {
     stage: Arc<Stage>,
     log: Log,
     home: Arc<dyn Home>,
+    /// Who leads, where anybody does.
+    leader: watch::Receiver<Option<u64>>,
+    heard: Heard,
+    /// The way to a leader elsewhere; none for a group of one.
+    relay: Option<Relay>,
     /// The term of the last answer, for headers: reading the metrics costs a lock each time.
     term: AtomicU64,
     runtime: Option<Runtime>,
@@ -114,6 +130,19 @@ impl Group {
         Group::start(id, home, Founding::Alone(founding), timing, audience, Alone).await
     }
 
+    /// Starts one member of several.
+    pub async fn start_among(
+        peers: Peers,
+        home: Arc<dyn Home>,
+        founding: Founding,
+        timing: &Timing,
+        audience: Arc<dyn Audience>,
+    ) -> anyhow::Result<Group> {
+        let (raft, parts) = Group::build(peers.id(), home, timing, audience, peers.clone()).await?;
+        let relay = Relay::start(raft.clone(), peers, parts.runtime.handle());
+        Group::begin(raft, parts, Some(relay), founding).await
+    }
+
     /// Starts this member on threads of its own.
     pub async fn start<N>(
         id: u64,
@@ -123,6 +152,21 @@ impl Group {
         audience: Arc<dyn Audience>,
         links: N,
     ) -> anyhow::Result<Group>
+    where
+        N: RaftNetworkFactory<Types>,
+        N::Network: NetSnapshot<Types, SnapshotData = Checkpoint>,
+    {
+        let (raft, parts) = Group::build(id, home, timing, audience, links).await?;
+        Group::begin(raft, parts, None, founding).await
+    }
+
+    async fn build<N>(
+        id: u64,
+        home: Arc<dyn Home>,
+        timing: &Timing,
+        audience: Arc<dyn Audience>,
+        links: N,
+    ) -> anyhow::Result<(Raft<Types, State>, Parts)>
     where
         N: RaftNetworkFactory<Types>,
         N::Network: NetSnapshot<Types, SnapshotData = Checkpoint>,
@@ -141,26 +185,61 @@ impl Group {
             .context("start the threads of consensus")?;
         let of_raft = log.clone();
         let raft = runtime.spawn(async move { Raft::new(id, config, links, of_raft, state).await }).await??;
-        let group = Group {
-            inner: Arc::new(Inner { id, raft, stage, log, home, term: AtomicU64::new(0), runtime: Some(runtime) }),
-        };
-        if let Founding::Alone(peer) = founding {
-            group.found(peer).await?;
+        let (heard, (found, leader)) = (Heard::new(), watch::channel(None));
+        runtime.spawn(standing::follow(raft.clone(), heard.clone(), 2 * timing.election_max, found));
+        Ok((raft, Parts { id, stage, log, home, leader, heard, runtime }))
+    }
+
+    async fn begin(
+        raft: Raft<Types, State>,
+        Parts { id, stage, log, home, leader, heard, runtime }: Parts,
+        relay: Option<Relay>,
+        founding: Founding,
+    ) -> anyhow::Result<Group> {
+        let (term, runtime) = (AtomicU64::new(0), Some(runtime));
+        let group =
+            Group { inner: Arc::new(Inner { id, raft, stage, log, home, leader, heard, relay, term, runtime }) };
+        match founding {
+            Founding::Alone(peer) => group.found(BTreeMap::from([(id, peer)])).await?,
+            Founding::Together(members) => group.found(members).await?,
+            Founding::Join => {}
         }
         Ok(group)
     }
 
-    async fn found(&self, peer: Peer) -> anyhow::Result<()> {
+    async fn found(&self, members: BTreeMap<u64, Peer>) -> anyhow::Result<()> {
         let raft = &self.inner.raft;
         if !raft.is_initialized().await? {
-            raft.initialize(BTreeMap::from([(self.inner.id, peer)])).await.context("found the group")?;
+            match raft.initialize(members).await {
+                // Another member was quicker, and asked this one for its vote already.
+                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+                Err(error) => return Err(error).context("found the group"),
+            }
         }
-        let voters: Vec<u64> = raft.voter_ids().collect();
-        if voters == [self.inner.id] && !raft.is_leader() {
+        if self.is_alone().await? && !raft.is_leader() {
             // Nobody else can win: there is nothing to wait for.
             raft.trigger().elect(false).await?;
         }
         Ok(())
+    }
+
+    /// Whether this member decides by itself.
+    ///
+    /// # Errors
+    /// Consensus has stopped.
+    pub async fn is_alone(&self) -> anyhow::Result<bool> {
+        let id = self.inner.id;
+        // Asked of consensus itself: what it publishes lags behind.
+        let alone =
+            self.inner.raft.with_raft_state(move |state| state.membership_state.effective().voter_ids().eq([id]));
+        alone.await.context("ask who the members are")
+    }
+
+    /// Runs `task` on the threads of consensus, which no client's request can hold up.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.inner.runtime {
+            runtime.spawn(task);
+        }
     }
 
     pub fn id(&self) -> u64 {
@@ -179,48 +258,246 @@ impl Group {
         self.inner.raft.is_leader()
     }
 
-    /// Has `command` agreed on and applied here.
+    /// The term this member leads in.
+    pub fn leading_term(&self) -> Option<u64> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.state.is_leader().then_some(metrics.current_term)
+    }
+
+    /// Has `command` agreed on and applied here, whoever leads.
     ///
     /// # Errors
-    /// The machine's refusal, or that of consensus: no leader, leader changed, timed out.
+    /// The machine's refusal, or that of consensus: leader lost, timed out.
     pub async fn propose(&self, command: &Command) -> Result<Response, Refusal> {
-        let write = self.inner.raft.client_write(Proposal(command.encode_to_vec().into()));
+        let command = Bytes::from(command.encode_to_vec());
+        let Some(relay) = &self.inner.relay else {
+            return match self.write(command).await? {
+                Reply::Told(response) => Ok(response),
+                Reply::Unasked => Err(self.unled()),
+            };
+        };
+        let search = Search::of(self);
+        loop {
+            let asked = self.propose_once(relay, command.clone());
+            if let Reply::Told(response) = search.within(asked).await? {
+                return Ok(response);
+            }
+            search.pause().await;
+        }
+    }
+
+    async fn propose_once(&self, relay: &Relay, command: Bytes) -> Result<Reply<Response>, Refusal> {
+        if self.is_leader() {
+            return self.write(command).await;
+        }
+        let Reply::Told((outcome, index)) = relay.propose(command).await? else { return Ok(Reply::Unasked) };
+        // A client that reads what it wrote may ask this member again.
+        self.inner.stage.applied(index).await;
+        outcome.map(Reply::Told)
+    }
+
+    /// Has `command` agreed on while this member leads, and by nobody else.
+    ///
+    /// # Errors
+    /// As [`Group::propose`]; not leader.
+    pub async fn propose_leading(&self, command: &Command) -> Result<Response, Refusal> {
+        match self.write(command.encode_to_vec().into()).await? {
+            Reply::Told(response) => Ok(response),
+            Reply::Unasked => Err(self.unled()),
+        }
+    }
+
+    async fn write(&self, command: Bytes) -> Result<Reply<Response>, Refusal> {
+        let write = self.inner.raft.client_write(Proposal(command));
         match tokio::time::timeout(REQUEST_TIMEOUT, write).await {
             Err(_) => Err(Refusal::Timeout),
             Ok(Ok(written)) => {
-                self.inner.term.fetch_max(written.log_id.committed_leader_id().term, Ordering::Relaxed);
+                self.led_by(written.log_id.committed_leader_id().term);
                 let Outcome(outcome) = written.data;
-                outcome
+                outcome.map(Reply::Told)
             }
-            Ok(Err(RaftError::APIError(error))) => Err(match error {
-                ClientWriteError::ForwardToLeader(forward) if forward.leader_id.is_some() => Refusal::NotLeader,
-                ClientWriteError::ForwardToLeader(_) => Refusal::NoLeader,
-                _ => Refusal::LeaderChanged,
-            }),
+            // Turned away at the door; what got into the log and was lost is told apart from it.
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Ok(Reply::Unasked),
+            Ok(Err(RaftError::APIError(_))) => Err(Refusal::LeaderChanged),
             Ok(Err(RaftError::Fatal(_))) => Err(Refusal::Stopped),
         }
     }
 
-    /// Returns once everything acknowledged before the call can be read here (ReadIndex).
-    pub async fn catch_up(&self) -> Result<(), Refusal> {
-        let confirmed = self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex);
-        match tokio::time::timeout(REQUEST_TIMEOUT, confirmed).await {
-            Err(_) => Err(Refusal::Timeout),
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
-                Err(if forward.leader_id.is_some() { Refusal::NotLeader } else { Refusal::NoLeader })
+    /// Has commands of another member's clients agreed on, in this order; `None` where this member does not lead.
+    pub async fn propose_many(&self, commands: Vec<Bytes>) -> Option<Vec<Agreed>> {
+        let count = commands.len();
+        let stopped = || Some(vec![(Err(Refusal::Stopped), 0); count]);
+        let Ok(mut written) = self.inner.raft.client_write_many(commands.into_iter().map(Proposal)).await else {
+            return stopped();
+        };
+        let mut outcomes = Vec::with_capacity(count);
+        while let Some(result) = written.next().await {
+            match result {
+                Ok(Ok(written)) => {
+                    let Outcome(outcome) = written.response;
+                    outcomes.push((outcome, written.log_id.index()));
+                }
+                Ok(Err(ClientWriteError::ForwardToLeader(_))) if outcomes.is_empty() => return None,
+                Ok(Err(ClientWriteError::ForwardToLeader(_))) => outcomes.push((Err(Refusal::NotLeader), 0)),
+                Ok(Err(_)) => outcomes.push((Err(Refusal::LeaderChanged), 0)),
+                Err(_) => return stopped(),
             }
-            Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) => Err(Refusal::NoLeader),
+        }
+        Some(outcomes)
+    }
+
+    /// Returns once everything acknowledged before the call can be read here (ReadIndex).
+    ///
+    /// # Errors
+    /// No leader with a quorum behind it was found in time.
+    pub async fn catch_up(&self) -> Result<(), Refusal> {
+        let Some(relay) = &self.inner.relay else {
+            return match self.read_index().await? {
+                Some(index) => {
+                    self.inner.stage.applied(index).await;
+                    Ok(())
+                }
+                None => Err(self.unled()),
+            };
+        };
+        let search = Search::of(self);
+        loop {
+            if let Reply::Told(()) = search.within(self.catch_up_once(relay)).await? {
+                return Ok(());
+            }
+            search.pause().await;
+        }
+    }
+
+    async fn catch_up_once(&self, relay: &Relay) -> Result<Reply<()>, Refusal> {
+        let index = if self.is_leader() {
+            self.read_index().await?
+        } else {
+            match relay.read_index().await {
+                Reply::Told(index) => Some(index),
+                Reply::Unasked => None,
+            }
+        };
+        let Some(index) = index else { return Ok(Reply::Unasked) };
+        self.inner.stage.applied(index).await;
+        Ok(Reply::Told(()))
+    }
+
+    /// The index to read at, from a leader that has just heard from a quorum; `None` where this member is none.
+    ///
+    /// # Errors
+    /// Consensus has stopped.
+    pub async fn read_index(&self) -> Result<Option<u64>, Refusal> {
+        let confirmed = self.inner.raft.get_read_linearizer(ReadPolicy::ReadIndex);
+        match tokio::time::timeout(REQUEST_TIMEOUT, confirmed).await {
+            Err(_) => Ok(None),
+            Ok(Ok(linearizer)) => Ok(Some(linearizer.read_log_id().index())),
+            Ok(Err(RaftError::APIError(
+                LinearizableReadError::ForwardToLeader(_) | LinearizableReadError::QuorumNotEnough(_),
+            ))) => Ok(None),
             Ok(Err(RaftError::Fatal(_))) => Err(Refusal::Stopped),
         }
+    }
+
+    /// What the leader says of a lease, renewed first where asked for; `None` where this member is to say it itself.
+    ///
+    /// # Errors
+    /// No leader with a quorum behind it was found in time.
+    pub async fn lease(&self, id: i64, renew: bool) -> Result<Option<LeaseResponse>, Refusal> {
+        let Some(relay) = &self.inner.relay else {
+            // Without a quorum behind it this member may be deposed, and the lease ended elsewhere.
+            self.catch_up().await?;
+            return Ok(None);
+        };
+        let search = Search::of(self);
+        loop {
+            if let Reply::Told(lease) = search.within(self.lease_once(relay, id, renew)).await? {
+                return Ok(lease);
+            }
+            search.pause().await;
+        }
+    }
+
+    async fn lease_once(&self, relay: &Relay, id: i64, renew: bool) -> Result<Reply<Option<LeaseResponse>>, Refusal> {
+        if !self.is_leader() {
+            return Ok(match relay.lease(id, renew).await? {
+                Reply::Told(lease) => Reply::Told(Some(lease)),
+                Reply::Unasked => Reply::Unasked,
+            });
+        }
+        let Some(index) = self.read_index().await? else { return Ok(Reply::Unasked) };
+        self.inner.stage.applied(index).await;
+        Ok(Reply::Told(None))
+    }
+
+    fn unled(&self) -> Refusal {
+        if self.leader().is_some() { Refusal::NotLeader } else { Refusal::NoLeader }
+    }
+
+    fn led_by(&self, term: u64) {
+        self.inner.term.fetch_max(term, Ordering::Relaxed);
+    }
+
+    /// Who leads, as far as this member knows.
+    pub fn leader(&self) -> Option<u64> {
+        *self.inner.leader.borrow()
+    }
+
+    /// Returns once another member leads, or nobody does, or `within` has passed.
+    pub async fn leader_other_than(&self, known: Option<u64>, within: Duration) {
+        let mut leader = self.inner.leader.clone();
+        let changed = async {
+            if leader.wait_for(|leader| *leader != known).await.is_err() {
+                // Consensus has stopped: there will be no other.
+                std::future::pending::<()>().await;
+            }
+        };
+        let _ = tokio::time::timeout(within, changed).await;
+    }
+
+    /// Gives the lead to the member `to`, or to the one that has most of the log; returns once it has taken it.
+    ///
+    /// # Errors
+    /// Not leader, no such voter, or it did not take the lead in time.
+    pub async fn hand_over(&self, to: Option<u64>, within: Duration) -> Result<(), Refusal> {
+        let deadline = Instant::now() + within;
+        if !self.is_leader() {
+            return Err(Refusal::NotLeader);
+        }
+        let voters: Vec<u64> = self.inner.raft.voter_ids().filter(|id| *id != self.inner.id).collect();
+        let to = match to {
+            Some(to) if to == self.inner.id => return Ok(()),
+            Some(to) => voters.contains(&to).then_some(to),
+            None => self.most_advanced(&voters),
+        };
+        let to = to.ok_or(Refusal::BadTransferee)?;
+        self.inner.raft.trigger().transfer_leader(to).await.map_err(|_| Refusal::Stopped)?;
+        loop {
+            let leader = self.leader();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if leader == Some(to) {
+                return Ok(());
+            }
+            if left.is_zero() {
+                return Err(Refusal::TransferTimeout);
+            }
+            self.leader_other_than(leader, left).await;
+        }
+    }
+
+    fn most_advanced(&self, voters: &[u64]) -> Option<u64> {
+        let metrics = self.inner.raft.metrics().borrow_watched().clone();
+        let matched = metrics.replication.unwrap_or_default();
+        voters.iter().copied().max_by_key(|id| matched.get(id).and_then(|at| at.as_ref().map(|at| at.index())))
     }
 
     pub fn progress(&self) -> Progress {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
-        self.inner.term.fetch_max(metrics.current_term, Ordering::Relaxed);
+        self.led_by(metrics.current_term);
         Progress {
             term: metrics.current_term,
-            leader: metrics.current_leader,
+            leader: self.leader(),
             last_index: metrics.last_log_index.unwrap_or_default(),
             applied_index: metrics.last_applied.map_or(0, |id| id.index()),
             is_learner: metrics.membership_config.membership().learner_ids().any(|id| id == self.inner.id),
@@ -272,10 +549,53 @@ impl Group {
         tokio::task::spawn_blocking(close).await?.context("flush the state")
     }
 
-    #[cfg(test)]
+    pub(in crate::consensus) fn heard(&self) -> &Heard {
+        &self.inner.heard
+    }
+
+    pub(in crate::consensus) fn home(&self) -> &Arc<dyn Home> {
+        &self.inner.home
+    }
+
     pub(in crate::consensus) fn raft(&self) -> &Raft<Types, State> {
         &self.inner.raft
     }
+}
+
+/// The time a request has to find a leader that answers it.
+struct Search<'a> {
+    group: &'a Group,
+    led_by: Option<u64>,
+    deadline: Instant,
+}
+
+impl Search<'_> {
+    fn of(group: &Group) -> Search<'_> {
+        Search { group, led_by: group.leader(), deadline: Instant::now() + REQUEST_TIMEOUT }
+    }
+
+    async fn within<T>(&self, asked: impl Future<Output = Result<Reply<T>, Refusal>>) -> Result<Reply<T>, Refusal> {
+        match tokio::time::timeout_at(self.deadline, asked).await {
+            Ok(reply) => reply,
+            Err(_) if self.group.leader() != self.led_by => Err(Refusal::TimeoutLeaderFailed),
+            Err(_) => Err(Refusal::Timeout),
+        }
+    }
+
+    async fn pause(&self) {
+        self.group.leader_other_than(self.group.leader(), LOOK_AGAIN).await;
+    }
+}
+
+/// What a member is made of before it takes part.
+struct Parts {
+    id: u64,
+    stage: Arc<Stage>,
+    log: Log,
+    home: Arc<dyn Home>,
+    leader: watch::Receiver<Option<u64>>,
+    heard: Heard,
+    runtime: Runtime,
 }
 
 fn config(timing: &Timing) -> Config {

@@ -3,10 +3,15 @@
 //! Everything durable passes through [`record`] into our own messages. The log is written by one thread of its own;
 //! consensus and apply run on a runtime of their own, so that no request of a client can hold up a heartbeat.
 
+mod alone;
 mod group;
+mod inbound;
 mod link;
 mod log;
+mod peers;
 mod record;
+mod relay;
+mod standing;
 mod state;
 mod writer;
 
@@ -18,7 +23,11 @@ use std::fmt;
 use bytes::Bytes;
 use proto::forestay::raft::v1::Peer;
 
+pub use alone::Alone;
 pub use group::{Founding, Group, Progress, Timing};
+pub use inbound::Delivery;
+pub use peers::{Lane, MESSAGE_BYTES_MAX, Peers};
+pub use record::answer_out;
 pub use state::{Audience, Stage};
 
 use crate::machine::{Refusal, Response};

@@ -14,6 +14,7 @@ use proto::{
     forestay::raft::v1::{Command, Position},
     mvccpb::Event,
 };
+use tokio::sync::watch;
 
 use super::{Outcome, Proposal, Types, record};
 use crate::{
@@ -40,9 +41,19 @@ pub trait Audience: Send + Sync + 'static {
 pub struct Stage {
     engine: RwLock<Arc<dyn Engine>>,
     position: RwLock<Position>,
+    /// The index of the last entry whose outcome can be read.
+    applied: watch::Sender<u64>,
 }
 
 impl Stage {
+    /// Returns once the entry at `index` can be read here.
+    pub async fn applied(&self, index: u64) {
+        if *self.applied.borrow() < index {
+            // The sender is ours: it cannot be gone.
+            let _ = self.applied.subscribe().wait_for(|applied| *applied >= index).await;
+        }
+    }
+
     pub fn engine(&self) -> Arc<dyn Engine> {
         self.engine.read().clone()
     }
@@ -80,7 +91,8 @@ impl State {
         let engine = home.state();
         let position = known(layout::read_position(&*engine)?)?;
         audience.replaced(&position, &*engine);
-        let stage = Arc::new(Stage { engine: RwLock::new(engine), position: RwLock::new(position) });
+        let applied = watch::Sender::new(applied_index(&position));
+        let stage = Arc::new(Stage { engine: RwLock::new(engine), position: RwLock::new(position), applied });
         Ok(State { home, stage, audience, snapshot: Arc::default() })
     }
 
@@ -114,7 +126,7 @@ impl State {
         }
         rows.put(layout::POSITION.into(), position.encode_to_vec().into());
         engine.write(rows.into_batch(), Durability::Buffered)?;
-        let compacted = position.compacted_revision;
+        let (compacted, applied) = (position.compacted_revision, applied_index(&position));
         let was_compacted = std::mem::replace(&mut *self.stage.position.write(), position).compacted_revision;
         for (revision, events) in told {
             self.audience.events(revision, events);
@@ -123,6 +135,7 @@ impl State {
         if compacted > was_compacted {
             self.audience.compacted(compacted);
         }
+        self.stage.applied.send_replace(applied);
         for (responder, outcome) in answers {
             if let Some(responder) = responder {
                 responder.send(Outcome(outcome));
@@ -130,6 +143,10 @@ impl State {
         }
         Ok(())
     }
+}
+
+fn applied_index(position: &Position) -> u64 {
+    position.applied.as_ref().map_or(0, |id| id.index)
 }
 
 fn known(position: Option<Position>) -> io::Result<Position> {
@@ -197,6 +214,7 @@ impl RaftStateMachine<Types> for State {
         *self.stage.engine.write() = engine.clone();
         *self.stage.position.write() = position.clone();
         self.audience.replaced(&position, &*engine);
+        self.stage.applied.send_replace(applied_index(&position));
         *self.snapshot.lock() = Some(Snapshot { meta: meta.clone(), snapshot });
         Ok(())
     }

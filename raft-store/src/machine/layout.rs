@@ -5,23 +5,24 @@
 //! | `a` | lease id, user key | nothing: the key is attached to the lease |
 //! | `k` | user key | [`Latest`]: the newest version of a live key |
 //! | `l` | lease id | [`LeaseRecord`] |
+//! | `m` | member id | [`Peer`]: what a member told of itself |
 //! | `p` | | [`Position`] |
 //! | `r` | revision, sub | [`Change`]: the history |
 //! | `s` | | revision up to which the background sweep has come |
 //! | `v` | escaped user key, inverted revision | [`Version`]: newest first |
 
-use std::io;
+use std::{io, ops::ControlFlow};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use proto::{
-    forestay::raft::v1::{Change, LeaseRecord, Position, Version},
+    forestay::raft::v1::{Change, LeaseRecord, Peer, Position, Version},
     mvccpb::KeyValue,
 };
 
 pub use proto::forestay::raft::v1::Latest;
 
-use crate::engine::View;
+use crate::engine::{View, after_prefix};
 
 pub const POSITION: &[u8] = b"p";
 pub const SWEPT: &[u8] = b"s";
@@ -53,6 +54,22 @@ pub fn lease_key(id: i64) -> Bytes {
 
 pub fn split_lease_key(key: &[u8]) -> Option<i64> {
     Some(i64::from_be_bytes(key.get(1..9)?.try_into().ok()?))
+}
+
+pub fn member_key(id: u64) -> Bytes {
+    prefixed(b'm', &id.to_be_bytes())
+}
+
+/// What members told of themselves.
+pub fn members(view: &dyn View) -> io::Result<Vec<(u64, Peer)>> {
+    let mut found = Vec::new();
+    view.scan(b"m", &after_prefix(b"m"), &mut |row, peer| {
+        if let Some(id) = row.get(1..9).and_then(|id| id.try_into().ok()) {
+            found.push((u64::from_be_bytes(id), decode("a member", peer)?));
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(found)
 }
 
 pub fn attachment_key(lease: i64, key: &[u8]) -> Bytes {

@@ -29,6 +29,7 @@ use crate::engine::Overlay;
 pub use check::{MAX_LEASE_TTL, check_delete, check_put, check_range, check_txn};
 pub use compact::{Sweep, sweep};
 pub use hash::hash_kv;
+pub use layout::members as published;
 pub use lease::{keys_of, leases};
 pub use mvcc::changes_between;
 pub use range::{Counted, range, single_key};
@@ -122,6 +123,11 @@ fn v1(rows: &mut Overlay<'_>, position: &mut Position, command: Command) -> io::
         }
         Some(Action::RaiseMachineVersion(raise)) => {
             position.machine_version = position.machine_version.max(raise.version);
+            Applied::answer(Response::Done)
+        }
+        Some(Action::Publish(publish)) => {
+            let peer = publish.peer.unwrap_or_default();
+            rows.put(layout::member_key(publish.member_id), prost::Message::encode_to_vec(&peer).into());
             Applied::answer(Response::Done)
         }
         // A command of a newer build; it may be proposed only once the machine version says that all know it.

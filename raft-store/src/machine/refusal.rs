@@ -43,11 +43,48 @@ pub enum Refusal {
     LeaderChanged,
     #[error("etcdserver: request timed out")]
     Timeout,
+    #[error("etcdserver: request timed out, possibly due to previous leader failure")]
+    TimeoutLeaderFailed,
+    #[error("etcdserver: request timed out, possibly due to connection lost")]
+    TimeoutConnectionLost,
     #[error("etcdserver: server stopped")]
     Stopped,
     #[error("etcdserver: member not found")]
     MemberNotFound,
+    #[error("etcdserver: bad leader transferee")]
+    BadTransferee,
+    #[error("etcdserver: request timed out, leader transfer took too long")]
+    TransferTimeout,
 }
+
+/// All of them, to be found by their text.
+const ALL: &[Refusal] = &[
+    Refusal::EmptyKey,
+    Refusal::KeyNotFound,
+    Refusal::ValueProvided,
+    Refusal::LeaseProvided,
+    Refusal::TooManyOps,
+    Refusal::DuplicateKey,
+    Refusal::InvalidSortOption,
+    Refusal::Compacted,
+    Refusal::FutureRevision,
+    Refusal::NoSpace,
+    Refusal::LeaseNotFound,
+    Refusal::LeaseExists,
+    Refusal::LeaseTtlTooLarge,
+    Refusal::RequestTooLarge,
+    Refusal::TooManyRequests,
+    Refusal::NoLeader,
+    Refusal::NotLeader,
+    Refusal::LeaderChanged,
+    Refusal::Timeout,
+    Refusal::TimeoutLeaderFailed,
+    Refusal::TimeoutConnectionLost,
+    Refusal::Stopped,
+    Refusal::MemberNotFound,
+    Refusal::BadTransferee,
+    Refusal::TransferTimeout,
+];
 
 impl Refusal {
     pub fn code(self) -> Code {
@@ -64,13 +101,38 @@ impl Refusal {
             Refusal::NoSpace | Refusal::TooManyRequests => Code::ResourceExhausted,
             Refusal::LeaseNotFound | Refusal::MemberNotFound => Code::NotFound,
             Refusal::LeaseExists | Refusal::NotLeader => Code::FailedPrecondition,
-            Refusal::NoLeader | Refusal::LeaderChanged | Refusal::Timeout | Refusal::Stopped => Code::Unavailable,
+            Refusal::BadTransferee => Code::FailedPrecondition,
+            Refusal::NoLeader
+            | Refusal::LeaderChanged
+            | Refusal::Timeout
+            | Refusal::TimeoutLeaderFailed
+            | Refusal::TimeoutConnectionLost
+            | Refusal::TransferTimeout
+            | Refusal::Stopped => Code::Unavailable,
         }
+    }
+
+    /// The refusal another member sent in etcd's words.
+    pub fn from_text(text: &str) -> Option<Refusal> {
+        ALL.iter().copied().find(|refusal| refusal.to_string() == text)
     }
 }
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Status {
         Status::new(refusal.code(), refusal.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_names_one_refusal() {
+        for refusal in ALL {
+            assert_eq!(Refusal::from_text(&refusal.to_string()), Some(*refusal));
+        }
+        assert_eq!(Refusal::from_text("etcdserver: something else"), None);
     }
 }

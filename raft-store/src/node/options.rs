@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::{Cluster, Peering};
 use crate::{consensus::Timing, engine::Tuning, watch::Bounds};
 
 /// Where rows are kept.
@@ -13,6 +14,16 @@ pub enum Engine {
     Memory,
 }
 
+/// How a member without data begins; one with data goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Founding {
+    /// As the only member of a new store, under ids drawn at random.
+    #[default]
+    Alone,
+    /// As one of the first members of a new store, each of which is started with the same ones.
+    Together(Cluster),
+}
+
 /// Everything has a default; a process sets `name` and `data_dir`.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -22,6 +33,9 @@ pub struct Options {
     /// Told to clients that ask for members.
     pub advertise_client_urls: Vec<String>,
     pub advertise_peer_urls: Vec<String>,
+    pub founding: Founding,
+    /// None for a member that will stay the only one.
+    pub peering: Option<Peering>,
     pub timing: Timing,
     pub log_tuning: Tuning,
     pub state_tuning: Tuning,
@@ -42,6 +56,8 @@ impl Default for Options {
             engine: Engine::RocksDb,
             advertise_client_urls: vec!["http://localhost:2379".to_owned()],
             advertise_peer_urls: vec!["http://localhost:2380".to_owned()],
+            founding: Founding::Alone,
+            peering: None,
             timing: Timing::default(),
             log_tuning: Tuning::log(),
             state_tuning: Tuning::state(),

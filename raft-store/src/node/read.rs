@@ -111,19 +111,29 @@ impl Node {
     /// # Errors
     /// The rows cannot be read.
     pub async fn lease_time_to_live(&self, request: LeaseTimeToLiveRequest) -> Result<LeaseTimeToLiveResponse, Status> {
-        self.group().catch_up().await?;
         let id = request.id;
-        let Some((granted, remaining)) = self.inner.keeper.time_to_live(id) else {
+        let lease = self.lease(id, false).await?;
+        if !lease.in_force {
             return Ok(LeaseTimeToLiveResponse {
                 header: Some(self.header_now()),
                 id,
                 ttl: -1,
                 ..LeaseTimeToLiveResponse::default()
             });
+        }
+        let keys = if request.keys {
+            self.group().catch_up().await?;
+            self.look(false, move |view, _| machine::keys_of(view, id)).await?
+        } else {
+            Vec::new()
         };
-        let keys =
-            if request.keys { self.look(false, move |view, _| machine::keys_of(view, id)).await? } else { Vec::new() };
-        Ok(LeaseTimeToLiveResponse { header: Some(self.header_now()), id, ttl: remaining, granted_ttl: granted, keys })
+        Ok(LeaseTimeToLiveResponse {
+            header: Some(self.header_now()),
+            id,
+            ttl: lease.remaining_seconds,
+            granted_ttl: lease.granted_seconds,
+            keys,
+        })
     }
 
     /// # Errors

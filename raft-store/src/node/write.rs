@@ -7,7 +7,7 @@ use proto::{
         LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest, LeaseRevokeResponse, PutRequest, PutResponse,
         ResponseHeader, TxnRequest, TxnResponse, alarm_request::AlarmAction,
     },
-    forestay::raft::v1::{Command, command::Action},
+    forestay::raft::v1::{Command, LeaseResponse, command::Action},
 };
 use tonic::Status;
 
@@ -121,9 +121,20 @@ impl Node {
     /// # Errors
     /// etcd's: lease not found.
     pub async fn lease_keep_alive(&self, id: i64) -> Result<i64, Status> {
-        // Without a quorum behind it this member may be deposed, and the lease ended elsewhere.
-        self.group().catch_up().await?;
-        Ok(self.inner.keeper.renew(id).ok_or(Refusal::LeaseNotFound)?)
+        let lease = self.lease(id, true).await?;
+        if !lease.in_force {
+            return Err(Refusal::LeaseNotFound.into());
+        }
+        Ok(lease.granted_seconds)
+    }
+
+    /// What the leader says of a lease, renewed first where asked for.
+    pub(super) async fn lease(&self, id: i64, renew: bool) -> Result<LeaseResponse, Refusal> {
+        if let Some(told) = self.group().lease(id, renew).await? {
+            return Ok(told);
+        }
+        self.inner.keeper.lead(self.group().leading_term());
+        Ok(self.inner.keeper.tell(id, renew))
     }
 
     /// Ends a lease and deletes its keys.

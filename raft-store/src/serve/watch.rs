@@ -1,6 +1,6 @@
 //! Watch: many watchers on one stream, each with a task and a cursor of its own.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use prost::Message;
@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, Door};
-use crate::{node::Node, watch::Watcher};
+use crate::{machine::Refusal, node::Node, watch::Watcher};
 
 /// Answers on their way to one client. A client that does not read stops its watchers here; they keep their cursor only.
 const ANSWERS_MAX: usize = 16;
@@ -27,9 +27,26 @@ impl Watch for Door {
 
     async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
         let (answers, stream) = mpsc::channel(ANSWERS_MAX);
-        let session = Session { node: self.node.clone(), answers, watches: Arc::default(), next_id: 0 };
+        let wants_leader = super::wants_leader(request.metadata());
+        let session = Session { node: self.node.clone(), answers, watches: Arc::default(), next_id: 0, wants_leader };
         tokio::spawn(session.run(request.into_inner()));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+/// Returns once nobody has led for as long as it takes to elect somebody, where that is asked for.
+async fn leaderless(node: Node, asked: bool) {
+    if !asked {
+        return std::future::pending().await;
+    }
+    let patience = 3 * node.options().timing.election_max;
+    loop {
+        let leader = node.group().leader();
+        let within = if leader.is_some() { Duration::MAX } else { patience };
+        node.group().leader_other_than(leader, within).await;
+        if leader.is_none() && node.group().leader().is_none() {
+            return;
+        }
     }
 }
 
@@ -43,14 +60,22 @@ struct Session {
     answers: mpsc::Sender<Result<WatchResponse, Status>>,
     watches: Arc<Mutex<BTreeMap<i64, Active>>>,
     next_id: i64,
+    /// The client would rather watch elsewhere than hear nothing while nobody leads.
+    wants_leader: bool,
 }
 
 impl Session {
     async fn run(mut self, mut requests: Streaming<WatchRequest>) {
         let shutdown = self.node.until_shutdown();
+        let leaderless = leaderless(self.node.clone(), self.wants_leader);
+        tokio::pin!(leaderless);
         loop {
             let request = tokio::select! {
                 request = requests.message() => request,
+                () = &mut leaderless => {
+                    let _ = self.answers.send(Err(Refusal::NoLeader.into())).await;
+                    break;
+                }
                 () = self.answers.closed() => break,
                 () = shutdown.triggered() => break,
             };
@@ -60,6 +85,9 @@ impl Session {
                 Ok(None) => {
                     tokio::select! {
                         () = self.answers.closed() => {}
+                        () = &mut leaderless => {
+                            let _ = self.answers.send(Err(Refusal::NoLeader.into())).await;
+                        }
                         () = shutdown.triggered() => {}
                     }
                     break;

@@ -13,7 +13,7 @@ pub fn init(verbosity: u8) {
         1 => "debug",
         _ => "trace",
     };
-    let default = format!("{level},openraft=warn,h2=warn,hyper=warn,rustls=warn,tower=warn,bollard=warn");
+    let default = format!("{level},openraft=error,h2=warn,hyper=warn,rustls=warn,tower=warn,bollard=warn");
     let filter = EnvFilter::try_from_env("FORESTAY_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -7,7 +7,7 @@ use proto::{
         DeleteRangeRequest, PutRequest, RequestOp, TxnRequest, WatchCreateRequest, WatchRequest, WatchResponse,
         request_op::Request, watch_client::WatchClient, watch_request::RequestUnion,
     },
-    mvccpb::{Event, event::EventType},
+    mvccpb::Event,
 };
 use raft_store::{Engine, Node, Options, watch::Bounds};
 use tokio::net::TcpListener;
@@ -78,49 +78,54 @@ async fn history_tells_what_was_told_live() {
     node.shutdown().await.unwrap();
 }
 
-/// One Txn may put a key and delete it by an interval without end, as in etcd. This store once told live watchers what
-/// the Txn itself had put, and those that came later what stood before.
+fn delete_from(key: &str) -> Request {
+    Request::RequestDeleteRange(DeleteRangeRequest {
+        key: key.as_bytes().to_vec().into(),
+        range_end: vec![0].into(),
+        ..DeleteRangeRequest::default()
+    })
+}
+
+/// Events of one Txn, as those hear them who listen, and as those who come later; both have to be the same.
+async fn told_of(node: &Node, requests: Vec<Request>) -> Vec<String> {
+    let mut live = node.watch(everything(0)).await.unwrap();
+    let success = requests.into_iter().map(|request| RequestOp { request: Some(request) }).collect();
+    let txn = node.txn(TxnRequest { success, ..TxnRequest::default() }).await.unwrap();
+    let revision = txn.header.unwrap().revision;
+    node.put(put("z", "pushes the ring on")).await.unwrap();
+    let of_txn = |responses| {
+        let mut events = events(responses);
+        events.retain(|event| event.kv.as_ref().unwrap().mod_revision == revision);
+        events
+    };
+    let told = of_txn(up_to(revision, &mut live).await);
+    let mut late = node.watch(everything(revision)).await.unwrap();
+    assert_eq!(of_txn(up_to(revision, &mut late).await), told);
+    let show = |event: &Event| {
+        let before = event.prev_kv.as_ref().map_or("nothing".into(), |kv| String::from_utf8_lossy(&kv.value));
+        let key = String::from_utf8_lossy(&event.kv.as_ref().unwrap().key);
+        format!("{} {key} before: {before}", event.r#type().as_str_name())
+    };
+    told.iter().map(show).collect()
+}
+
+/// One Txn may write a key twice, with a delete of an interval without end, as in etcd. This store once told live watchers
+/// what the Txn itself had put, and those that came later what stood before.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_version_before_is_that_of_the_revision_before() {
     for ring in [Bounds::default(), Bounds { events_max: 1, bytes_max: 1 }] {
         let node = node(ring).await;
-        node.put(put("old", "before")).await.unwrap();
-        let op = |request| RequestOp { request: Some(request) };
-        let txn = TxnRequest {
-            success: vec![
-                op(Request::RequestPut(put("new", "own"))),
-                op(Request::RequestPut(put("old", "own"))),
-                op(Request::RequestDeleteRange(DeleteRangeRequest {
-                    key: "a".into(),
-                    range_end: vec![0].into(),
-                    prev_kv: true,
-                })),
-            ],
-            ..TxnRequest::default()
-        };
-        let mut live = node.watch(everything(0)).await.unwrap();
-        let revision = node.txn(txn).await.unwrap().header.unwrap().revision;
-        node.put(put("z", "pushes the ring on")).await.unwrap();
-        let told = events(up_to(revision, &mut live).await);
-        let seen: Vec<_> = told
-            .iter()
-            .filter(|event| event.kv.as_ref().unwrap().mod_revision == revision)
-            .map(|event| {
-                let kv = event.kv.as_ref().unwrap();
-                (event.r#type(), kv.key.as_ref(), event.prev_kv.as_ref().map(|kv| kv.value.as_ref()))
-            })
-            .collect();
+        node.put(put("old", "1")).await.unwrap();
+        let own = |key| Request::RequestPut(put(key, "own"));
         assert_eq!(
-            seen,
-            vec![
-                (EventType::Put, &b"new"[..], None),
-                (EventType::Put, &b"old"[..], Some(&b"before"[..])),
-                (EventType::Delete, &b"new"[..], None),
-                (EventType::Delete, &b"old"[..], Some(&b"before"[..])),
-            ]
+            told_of(&node, vec![own("new"), own("old"), delete_from("a")]).await,
+            ["PUT new before: nothing", "PUT old before: 1", "DELETE new before: nothing", "DELETE old before: 1"]
         );
-        let mut late = node.watch(everything(revision)).await.unwrap();
-        assert_eq!(events(up_to(revision, &mut late).await)[..4], told[..4]);
+        node.put(put("old", "2")).await.unwrap();
+        assert_eq!(
+            told_of(&node, vec![delete_from("a"), own("old")]).await,
+            ["DELETE old before: 2", "DELETE z before: pushes the ring on", "PUT old before: nothing"]
+        );
         node.shutdown().await.unwrap();
     }
 }

@@ -54,13 +54,13 @@ impl Writer<'_, '_> {
         Ok(Some(previous))
     }
 
-    /// What an event calls the version before: that of the revision before, whatever this transaction did to the key since.
+    /// What an event calls the version before: that of the revision before, also where this transaction has written the
+    /// key since; none where the event creates the key. As in etcd.
     fn before(&self, key: &[u8], previous: Option<&KeyValue>) -> io::Result<Option<KeyValue>> {
-        let is_own = match previous {
-            Some(previous) => previous.mod_revision == self.revision,
-            None => !self.events.is_empty(),
-        };
-        if is_own { version_at(&*self.rows, key, self.revision - 1) } else { Ok(previous.cloned()) }
+        match previous {
+            Some(own) if own.mod_revision == self.revision => version_at(&*self.rows, key, self.revision - 1),
+            previous => Ok(previous.cloned()),
+        }
     }
 
     fn newest(&self, key: &[u8]) -> io::Result<Option<KeyValue>> {
@@ -143,7 +143,8 @@ pub fn changes_between(
     let mut events = Vec::with_capacity(changes.len());
     for Change { kv, deleted } in changes {
         let kv = kv.unwrap_or_default();
-        let prev_kv = if with_previous { version_at(view, &kv.key, kv.mod_revision - 1)? } else { None };
+        let creates = !deleted && kv.create_revision == kv.mod_revision;
+        let prev_kv = if with_previous && !creates { version_at(view, &kv.key, kv.mod_revision - 1)? } else { None };
         let r#type = if deleted { EventType::Delete } else { EventType::Put };
         events.push(Event { r#type: r#type as i32, kv: Some(kv), prev_kv });
     }

@@ -65,6 +65,10 @@ impl Sea {
         self.inner.lock().groups.remove(&id);
     }
 
+    pub fn members(&self) -> Vec<Group> {
+        self.inner.lock().groups.values().cloned().collect()
+    }
+
     pub fn weather(&self, weather: Weather) {
         self.inner.lock().weather = weather;
     }

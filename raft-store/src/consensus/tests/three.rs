@@ -20,16 +20,16 @@ use crate::{
 /// Waits that only end a test that has gone wrong.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Fleet {
-    sea: Sea,
-    groups: BTreeMap<u64, Group>,
+pub(super) struct Fleet {
+    pub sea: Sea,
+    pub groups: BTreeMap<u64, Group>,
     homes: BTreeMap<u64, Arc<dyn Home>>,
     timing: Timing,
-    acknowledged: Vec<String>,
+    pub acknowledged: Vec<String>,
 }
 
 impl Fleet {
-    async fn launch(seed: u64, timing: Timing, home: impl Fn(u64) -> Arc<dyn Home>) -> Fleet {
+    pub async fn launch(seed: u64, timing: Timing, home: impl Fn(u64) -> Arc<dyn Home>) -> Fleet {
         println!("SEED={seed}");
         let sea = Sea::new(seed);
         let homes = (1..=3).map(|id| (id, home(id))).collect();
@@ -43,7 +43,7 @@ impl Fleet {
         fleet
     }
 
-    async fn start(&mut self, id: u64) {
+    pub async fn start(&mut self, id: u64) {
         let group =
             Group::start(id, self.homes[&id].clone(), Founding::Join, &self.timing, Arc::new(Deaf), self.sea.link(id))
                 .await
@@ -53,7 +53,7 @@ impl Fleet {
     }
 
     /// A member that leads, among those given.
-    async fn leader_among(&self, ids: &[u64]) -> u64 {
+    pub async fn leader_among(&self, ids: &[u64]) -> u64 {
         let found = async {
             loop {
                 for id in ids {
@@ -68,7 +68,7 @@ impl Fleet {
     }
 
     /// Writes until `count` writes are acknowledged; those that are not may or may not have happened.
-    async fn write(&mut self, ids: &[u64], prefix: &str, count: usize) {
+    pub async fn write(&mut self, ids: &[u64], prefix: &str, count: usize) {
         let mut number = 0;
         let goal = self.acknowledged.len() + count;
         while self.acknowledged.len() < goal {
@@ -85,7 +85,7 @@ impl Fleet {
         }
     }
 
-    async fn settled(&self) {
+    pub async fn settled(&self) {
         let leader = self.leader_among(&[1, 2, 3]).await;
         let index = self.groups[&leader].progress().last_index;
         for group in self.groups.values() {
@@ -94,7 +94,7 @@ impl Fleet {
     }
 
     /// Nothing acknowledged is missing anywhere, and all members hold the same bytes.
-    fn check(&self) {
+    pub fn check(&self) {
         let mut seen = Vec::new();
         for group in self.groups.values() {
             let (keys, hash, position) = group
@@ -120,7 +120,7 @@ impl Fleet {
         assert!(seen.windows(2).all(|pair| pair[0] == pair[1]), "members differ: {seen:?}");
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         for group in self.groups.values() {
             group.shutdown().await.unwrap();
         }
@@ -141,11 +141,11 @@ fn memory(_: u64) -> Arc<dyn Home> {
     Arc::new(MemoryHome::new())
 }
 
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random)
 }
 
-fn others(id: u64) -> Vec<u64> {
+pub(super) fn others(id: u64) -> Vec<u64> {
     (1..=3).filter(|other| *other != id).collect()
 }
 

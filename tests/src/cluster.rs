@@ -31,19 +31,18 @@ struct Flags {
     settings: Settings,
 }
 
+/// No Docker, and the kernel is left as it is.
+pub const QUIET: [&str; 2] = ["--runtime=fake", "--proxy-mode=recording"];
+
 /// Settings of a cluster on loopback below `folder`, without Docker and without touching the kernel.
 pub fn quiet_settings(folder: &Path, more: &[&str]) -> Settings {
+    settings(folder, &[&QUIET, more].concat())
+}
+
+/// Settings of a cluster on loopback below `folder`, on free ports.
+pub fn settings(folder: &Path, more: &[&str]) -> Settings {
     let mut flags = vec!["forestay".to_owned(), format!("--data-dir={}", folder.join("data").display())];
-    flags.extend(
-        [
-            "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1",
-            "--node-name=n1",
-            "--runtime=fake",
-            "--proxy-mode=recording",
-        ]
-        .map(str::to_owned),
-    );
+    flags.extend(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", "--node-name=n1"].map(str::to_owned));
     flags.extend(free_ports());
     flags.extend(more.iter().map(|&flag| flag.to_owned()));
     Flags::parse_from(flags).settings
@@ -54,8 +53,13 @@ pub fn up_arguments(settings: &Settings, more: &[&str]) -> Vec<String> {
     role_arguments("up", settings, more)
 }
 
-/// The arguments that give a role's own process these settings.
+/// The arguments that give a role's own process these settings, without Docker and without touching the kernel.
 pub fn role_arguments(role: &str, settings: &Settings, more: &[&str]) -> Vec<String> {
+    arguments(role, settings, &[&QUIET, more].concat())
+}
+
+/// The arguments that give a role's own process its place: folder, name, addresses and ports.
+pub fn arguments(role: &str, settings: &Settings, more: &[&str]) -> Vec<String> {
     let ports = &settings.ports;
     let mut arguments = vec![
         role.to_owned(),
@@ -63,8 +67,6 @@ pub fn role_arguments(role: &str, settings: &Settings, more: &[&str]) -> Vec<Str
         format!("--bind-address={}", settings.bind_address),
         format!("--advertise-address={}", settings.advertise_address()),
         format!("--node-name={}", settings.node_name()),
-        "--runtime=fake".to_owned(),
-        "--proxy-mode=recording".to_owned(),
         format!("--api-port={}", ports.api_port),
         format!("--store-port={}", ports.store_port),
         format!("--kubelet-port={}", ports.kubelet_port),

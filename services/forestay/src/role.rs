@@ -120,6 +120,9 @@ impl House {
             name: self.settings.node_name(),
             data_dir: self.settings.directories().store(),
             engine: raft_store::Engine::RocksDb,
+            // The apiserver's limit of an object is etcd's of a request; here there is room for the key and the rest of
+            // the transaction beside it.
+            request_bytes_max: 2 << 20,
             ..raft_store::Options::default()
         };
         raft_store::Node::start(options).await.context("open the store")

@@ -1,5 +1,4 @@
-//! The figures of `docs/benchmarks.md`, printed:
-//! `cargo run --release -p tests --bin bench -- [start|idle|pod|creates|crowd|lines]... [--runs N]`
+//! The figures of `docs/benchmarks.md`, printed: `tests/bench/run [start|idle|pod|creates|crowd|lines]... [--runs N]`
 //!
 //! Every figure is the median of five runs, each on a fresh cluster of one `forestay up` process from `bin/`. Nothing here
 //! fails because it is slow.

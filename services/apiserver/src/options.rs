@@ -30,6 +30,8 @@ pub struct Options {
     /// Foreground and orphan deletion leave finalizers for a garbage collector to resolve; without one, objects are
     /// deleted as if in the background.
     pub garbage_collection: bool,
+    /// How long a pod stays bound to a node that is not ready or not reachable, where it does not say so itself.
+    pub lost_node_seconds: i64,
     /// How this apiserver shows itself to kubelets; without it logs and exec are refused.
     pub kubelets: Option<ClientTls>,
 }
@@ -42,6 +44,7 @@ impl Default for Options {
             advertise: None,
             compaction_interval: Duration::from_secs(300),
             garbage_collection: false,
+            lost_node_seconds: 300,
             kubelets: None,
         }
     }

@@ -53,7 +53,7 @@ pub struct Server {
 
 impl Server {
     pub fn new(options: Options, store: Arc<dyn Store>) -> Self {
-        let settings = Settings { service_cidr: options.service_cidr, node_ports: options.node_ports.clone() };
+        let settings = Settings::from(&options);
         let api = Api {
             objects: Objects::new(store.clone()),
             hub: Arc::new(Hub::new(store, registry::resource_of())),

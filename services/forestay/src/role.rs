@@ -166,6 +166,7 @@ impl House {
             advertise: Some((settings.advertise_address(), settings.ports.api_port)),
             compaction_interval: settings.compaction_interval(),
             garbage_collection: true,
+            lost_node_seconds: i64::try_from(settings.eviction_seconds).unwrap_or(i64::MAX),
             kubelets: Some(ClientTls { ca_pem: cluster_ca.clone(), identity: Some(kubelets) }),
             ..apiserver::Options::default()
         };

@@ -95,6 +95,17 @@ shape! {
 pub struct Settings {
     pub service_cidr: Ipv4Net,
     pub node_ports: RangeInclusive<u16>,
+    pub lost_node_seconds: i64,
+}
+
+impl From<&crate::Options> for Settings {
+    fn from(options: &crate::Options) -> Self {
+        Self {
+            service_cidr: options.service_cidr,
+            node_ports: options.node_ports.clone(),
+            lost_node_seconds: options.lost_node_seconds,
+        }
+    }
 }
 
 type ByArm = HashMap<u32, Box<dyn Rules>>;
@@ -115,7 +126,7 @@ fn freely_named<K: Shape>(kinds: &mut ByArm) {
 pub(super) fn all(settings: Settings) -> ByArm {
     let mut kinds = ByArm::new();
     let k = &mut kinds;
-    add(k, pod::Pods);
+    add(k, pod::Pods { lost_node_seconds: settings.lost_node_seconds });
     add(k, service::Services(settings));
     add(k, replication::ReplicationControllers);
     add(k, namespace::Namespaces);
@@ -178,10 +189,7 @@ pub(super) fn all(settings: Settings) -> ByArm {
 
 /// Whether objects of this resource are stored under their own kind.
 pub(super) fn is_stored(info: &ResourceInfo) -> bool {
-    static ARMS: LazyLock<Vec<u32>> = LazyLock::new(|| {
-        let options = crate::Options::default();
-        let settings = Settings { service_cidr: options.service_cidr, node_ports: options.node_ports };
-        all(settings).into_keys().collect()
-    });
+    static ARMS: LazyLock<Vec<u32>> =
+        LazyLock::new(|| all(Settings::from(&crate::Options::default())).into_keys().collect());
     ARMS.contains(&info.arm)
 }

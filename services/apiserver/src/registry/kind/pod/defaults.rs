@@ -6,8 +6,6 @@ use proto::k8s::core::v1::{
 
 /// Seconds a pod has between SIGTERM and SIGKILL.
 pub(super) const GRACE: i64 = 30;
-/// Seconds a pod stays bound to a node that is not ready or not reachable.
-const LOST_NODE_SECONDS: i64 = 300;
 /// rw-r--r--
 const FILE_MODE: i32 = 0o644;
 
@@ -31,8 +29,8 @@ pub(in crate::registry::kind) fn default_spec(spec: &mut PodSpec) {
     }
 }
 
-/// A pod that says nothing about it leaves a node five minutes after that was lost.
-pub(super) fn tolerate_lost_nodes(spec: &mut PodSpec) {
+/// A pod that says nothing about it leaves a node so many seconds after that was lost.
+pub(super) fn tolerate_lost_nodes(spec: &mut PodSpec, seconds: i64) {
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         let is_covered = spec.tolerations.iter().any(|toleration| {
             (toleration.key == key || (toleration.key.is_empty() && toleration.operator == "Exists"))
@@ -43,7 +41,7 @@ pub(super) fn tolerate_lost_nodes(spec: &mut PodSpec) {
                 key: key.to_owned(),
                 operator: "Exists".to_owned(),
                 effect: "NoExecute".to_owned(),
-                toleration_seconds: Some(LOST_NODE_SECONDS),
+                toleration_seconds: Some(seconds),
                 ..Toleration::default()
             });
         }

@@ -19,7 +19,10 @@ pub(super) use validation::validate_template;
 
 use crate::registry::{Causes, Strategy};
 
-pub(super) struct Pods;
+pub(super) struct Pods {
+    /// How long a pod that does not say so itself stays bound to a lost node.
+    pub lost_node_seconds: i64,
+}
 
 impl Strategy for Pods {
     type Object = Pod;
@@ -31,7 +34,7 @@ impl Strategy for Pods {
     fn prepare_create(&self, pod: &mut Pod, now: Time) {
         let is_gated = pod.spec.as_ref().is_some_and(|spec| !spec.scheduling_gates.is_empty());
         if let Some(spec) = &mut pod.spec {
-            defaults::tolerate_lost_nodes(spec);
+            defaults::tolerate_lost_nodes(spec, self.lost_node_seconds);
         }
         let mut status = PodStatus {
             phase: "Pending".to_owned(),
@@ -53,7 +56,7 @@ impl Strategy for Pods {
 
     fn prepare_update(&self, new: &mut Pod, _old: &Pod) {
         if let Some(spec) = &mut new.spec {
-            defaults::tolerate_lost_nodes(spec);
+            defaults::tolerate_lost_nodes(spec, self.lost_node_seconds);
         }
     }
 

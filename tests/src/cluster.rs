@@ -4,7 +4,8 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    sync::mpsc,
+    time::{Duration, Instant},
 };
 
 use clap::Parser;
@@ -16,6 +17,9 @@ use tokio::task::JoinHandle;
 
 use crate::eventually;
 
+/// How long a cluster may take to leave.
+const LEAVE_WITHIN: Duration = Duration::from_secs(30);
+
 /// Flags of every port with free ones, so that clusters of several tests live side by side.
 pub fn free_ports() -> Vec<String> {
     let flags =
@@ -23,6 +27,11 @@ pub fn free_ports() -> Vec<String> {
     // All are held until all are known: the kernel then cannot give one out twice.
     let held: Vec<_> = flags.iter().map(|flag| (flag, TcpListener::bind("127.0.0.1:0").unwrap())).collect();
     held.iter().map(|(flag, listener)| format!("{flag}={}", listener.local_addr().unwrap().port())).collect()
+}
+
+/// A port nobody listens on now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[derive(Parser)]
@@ -117,13 +126,22 @@ impl Cluster {
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.shutdown.trigger();
         let running = self.running.take().unwrap();
-        tokio::time::timeout(Duration::from_secs(30), running).await.expect("the cluster stops in time").unwrap()
+        tokio::time::timeout(LEAVE_WITHIN, running).await.expect("the cluster stops in time").unwrap()
     }
 }
 
+/// A failed test's cluster is waited for as well: the store's threads must not outlive what they work on.
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.shutdown.trigger();
+        let Some(running) = self.running.take() else { return };
+        let (ended, is_ended) = mpsc::channel();
+        tokio::spawn(async move {
+            let _ = running.await;
+            let _ = ended.send(());
+        });
+        // On the test's own thread: the cluster runs on those of the runtime.
+        let _ = is_ended.recv_timeout(LEAVE_WITHIN);
     }
 }
 
@@ -163,9 +181,17 @@ impl Process {
     }
 
     /// SIGTERM, and the exit code.
+    ///
+    /// # Panics
+    /// Where it does not end within [`LEAVE_WITHIN`].
     pub fn terminate(&mut self) -> Option<i32> {
         let id = self.0.id().to_string();
         assert!(Command::new("kill").arg(&id).status().unwrap().success());
+        let told = Instant::now();
+        while self.is_running() {
+            assert!(told.elapsed() < LEAVE_WITHIN, "the process did not end within {LEAVE_WITHIN:?} of SIGTERM");
+            std::thread::sleep(Duration::from_millis(10));
+        }
         self.0.wait().unwrap().code()
     }
 

@@ -143,6 +143,22 @@ async fn write_until_failure(client: Client, prefix: String) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_whose_port_is_taken_names_the_flag_that_chooses_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = quiet_settings(folder.path(), &[]);
+    up::init(&settings).unwrap();
+    let ports = &settings.ports;
+    for (role, port) in [("scheduler", ports.scheduler_port), ("kubelet", ports.kubelet_port)] {
+        let _holder = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let log = folder.path().join(role);
+        let mut process = Process::forestay(&role_arguments(role, &settings, &[]), &log);
+        eventually("it gives up", || std::future::ready((!process.is_running()).then_some(()))).await;
+        let said = fs::read_to_string(&log).unwrap();
+        assert!(said.contains(&format!("choose another with --{role}-port")), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_server_on_the_same_folder_is_refused_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let settings = quiet_settings(folder.path(), &[]);

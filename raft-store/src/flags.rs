@@ -125,11 +125,18 @@ impl Flags {
     }
 
     fn founding(&self) -> anyhow::Result<Founding> {
-        let Some(members) = &self.initial_cluster else { return Ok(Founding::Alone) };
-        if self.initial_cluster_state == State::Existing {
-            bail!("--initial-cluster-state existing is not served yet: a store keeps the members it was founded with");
-        }
-        Ok(Founding::Together(Cluster::parse(members, &self.initial_cluster_token)?))
+        let Some(members) = &self.initial_cluster else {
+            ensure!(
+                self.initial_cluster_state == State::New,
+                "--initial-cluster-state is existing, and --initial-cluster is missing: it names the members to join"
+            );
+            return Ok(Founding::Alone);
+        };
+        let cluster = Cluster::parse(members, &self.initial_cluster_token)?;
+        Ok(match self.initial_cluster_state {
+            State::New => Founding::Together(cluster),
+            State::Existing => Founding::Join(cluster),
+        })
     }
 
     /// A member that was named no others, and no address to listen on for them, stays the only one.

@@ -150,7 +150,12 @@ impl Node {
                 swept,
             }),
         };
-        if !is_alone {
+        if node.inner.options.peering.is_some() {
+            node.inner.tasks.spawn("promotion", members::promote(node.clone()));
+        }
+        if is_alone {
+            node.settle_urls().await.context("tell under which peer URLs this member is reached")?;
+        } else {
             node.inner.tasks.spawn("introduction", members::introduce(node.clone()));
         }
         Ok(node)

@@ -381,6 +381,72 @@ async fn flags_that_contradict_the_data_directory_are_refused() {
     fleet.alike().await;
 }
 
+/// The flags of a member that joins those that are there.
+fn joining(fleet: &Fleet, members: &[usize]) -> Vec<String> {
+    let members: Vec<String> = members.iter().map(|number| format!("n{number}={}", fleet.peer_url(*number))).collect();
+    vec![format!("--initial-cluster={}", members.join(",")), "--initial-cluster-state=existing".to_owned()]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_one_grows_to_three_while_it_serves_and_shrinks_back() {
+    let mut fleet = Fleet::new();
+    fleet.start_as(1, &[format!("--initial-cluster=n1={}", fleet.peer_url(1))]);
+    fleet.leader().await;
+    let writers = Writers::start(&fleet);
+    writers.more(50).await;
+
+    let unknown = fleet.run({
+        let mut command = fleet.command(2);
+        command.args(joining(&fleet, &[1, 2]));
+        command
+    });
+    assert!(!unknown.status.success() && unknown.said.contains("add it first"), "{}", unknown.said);
+
+    // As a learner, promoted by hand.
+    let added = etcdctl(&fleet, 1, &["member", "add", "n2", "--learner", "--peer-urls", &fleet.peer_url(2)]);
+    assert!(added.contains("added to cluster"), "{added}");
+    fleet.start_as(2, &joining(&fleet, &[1, 2]));
+    let id = |number: usize| {
+        let fleet = &fleet;
+        async move { fleet.status(number).await.unwrap().header.unwrap().member_id }
+    };
+    eventually("the learner answers", async || fleet.status(2).await.is_ok()).await;
+    let second = format!("{:x}", id(2).await);
+    eventually("the learner has caught up", async || {
+        etcdctl(&fleet, 1, &["member", "promote", &second]).contains("promoted in cluster")
+    })
+    .await;
+
+    // As a member that votes as soon as it can.
+    let added = etcdctl(&fleet, 2, &["member", "add", "n3", "--peer-urls", &fleet.peer_url(3)]);
+    assert!(added.contains("added to cluster"), "{added}");
+    fleet.start_as(3, &joining(&fleet, &[1, 2, 3]));
+    eventually("all three vote", async || {
+        let list = etcdctl(&fleet, 1, &["member", "list"]);
+        list.matches("started").count() == 3 && list.matches("false").count() == 3
+    })
+    .await;
+    writers.more(50).await;
+    fleet.kill(1);
+    writers.more(50).await;
+    fleet.start_as(1, &[format!("--initial-cluster=n1={}", fleet.peer_url(1))]);
+    eventually("the first member is back", async || fleet.status(1).await.is_ok()).await;
+    writers.more(50).await;
+    let written = writers.finish().await;
+    check_written(&fleet, &written).await;
+
+    for number in [2, 3] {
+        let id = format!("{:x}", fleet.status(number).await.unwrap().header.unwrap().member_id);
+        let removed = etcdctl(&fleet, 1, &["member", "remove", &id]);
+        assert!(removed.contains("removed from cluster"), "{removed}");
+        fleet.kill(number);
+    }
+    fleet.put(1, "alone", "1").await.unwrap();
+    assert_eq!(etcdctl(&fleet, 1, &["member", "list"]).lines().count(), 1);
+    let found = fleet.range(1, RangeRequest { keys_only: true, ..everything() }).await.unwrap();
+    assert!(found.count as usize > written.len());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn members_know_each_other_by_certificates_of_one_authority() {
     let folder = tempfile::tempdir().unwrap();

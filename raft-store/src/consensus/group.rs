@@ -553,6 +553,10 @@ impl Group {
         &self.inner.heard
     }
 
+    pub(in crate::consensus) fn relay(&self) -> Option<&Relay> {
+        self.inner.relay.as_ref()
+    }
+
     pub(in crate::consensus) fn home(&self) -> &Arc<dyn Home> {
         &self.inner.home
     }
@@ -563,18 +567,21 @@ impl Group {
 }
 
 /// The time a request has to find a leader that answers it.
-struct Search<'a> {
+pub(super) struct Search<'a> {
     group: &'a Group,
     led_by: Option<u64>,
     deadline: Instant,
 }
 
 impl Search<'_> {
-    fn of(group: &Group) -> Search<'_> {
+    pub(super) fn of(group: &Group) -> Search<'_> {
         Search { group, led_by: group.leader(), deadline: Instant::now() + REQUEST_TIMEOUT }
     }
 
-    async fn within<T>(&self, asked: impl Future<Output = Result<Reply<T>, Refusal>>) -> Result<Reply<T>, Refusal> {
+    pub(super) async fn within<T>(
+        &self,
+        asked: impl Future<Output = Result<Reply<T>, Refusal>>,
+    ) -> Result<Reply<T>, Refusal> {
         match tokio::time::timeout_at(self.deadline, asked).await {
             Ok(reply) => reply,
             Err(_) if self.group.leader() != self.led_by => Err(Refusal::TimeoutLeaderFailed),
@@ -582,7 +589,7 @@ impl Search<'_> {
         }
     }
 
-    async fn pause(&self) {
+    pub(super) async fn pause(&self) {
         self.group.leader_other_than(self.group.leader(), LOOK_AGAIN).await;
     }
 }

@@ -4,6 +4,7 @@
 //! consensus and apply run on a runtime of their own, so that no request of a client can hold up a heartbeat.
 
 mod alone;
+mod change;
 mod group;
 mod inbound;
 mod link;

@@ -43,7 +43,7 @@ pub fn vote_in(vote: &wire::Vote) -> VoteOf<Types> {
     }
 }
 
-fn membership_out(membership: &Membership<u64, wire::Peer>) -> wire::Membership {
+pub fn membership_out(membership: &Membership<u64, wire::Peer>) -> wire::Membership {
     wire::Membership {
         voters: membership
             .get_joint_config()

@@ -8,8 +8,8 @@ use std::{error::Error, sync::Arc, time::Duration};
 use bytes::Bytes;
 use openraft::{Raft, async_runtime::watch::WatchReceiver};
 use proto::forestay::raft::v1::{
-    LeaseRequest, LeaseResponse, ProposeRequest, Proposed, ReadIndexRequest, proposed::Outcome as Told,
-    raft_client::RaftClient,
+    ChangeMembersRequest, LeaseRequest, LeaseResponse, ProposeRequest, Proposed, ReadIndexRequest,
+    change_members_request::Change, proposed::Outcome as Told, raft_client::RaftClient,
 };
 use tokio::{
     runtime::Handle,
@@ -131,6 +131,21 @@ impl Relay {
             Ok(Err(status)) if is_about_leading(&status) || status.code() == Code::Unavailable => Ok(Reply::Unasked),
             Ok(Err(status)) => Err(Refusal::from_text(status.message()).unwrap_or(Refusal::LeaderChanged)),
             Err(_) => Ok(Reply::Unasked),
+        }
+    }
+
+    /// Has the leader change the members; the index of the change.
+    ///
+    /// # Errors
+    /// The leader's refusal; or it was lost, and nobody knows what became of the change.
+    pub async fn change_members(&self, change: Change) -> Result<Reply<u64>, Refusal> {
+        let Some((leader, mut client)) = self.way.leader() else { return Ok(Reply::Unasked) };
+        let request = ChangeMembersRequest { route: Some(self.way.peers.route(leader)), change: Some(change) };
+        match tokio::time::timeout(REQUEST_TIMEOUT, client.change_members(request)).await {
+            Ok(Ok(response)) => Ok(Reply::Told(response.into_inner().index)),
+            Ok(Err(status)) if is_about_leading(&status) || never_left(&status) => Ok(Reply::Unasked),
+            Ok(Err(status)) => Err(Refusal::from_text(status.message()).unwrap_or(Refusal::TimeoutConnectionLost)),
+            Err(_) => Err(Refusal::Timeout),
         }
     }
 }

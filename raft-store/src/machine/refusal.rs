@@ -51,6 +51,20 @@ pub enum Refusal {
     Stopped,
     #[error("etcdserver: member not found")]
     MemberNotFound,
+    #[error("etcdserver: member ID already exist")]
+    MemberExists,
+    #[error("etcdserver: Peer URLs already exists")]
+    PeerUrlExists,
+    #[error("etcdserver: re-configuration failed due to not enough started members")]
+    NotEnoughStarted,
+    #[error("etcdserver: given member URLs are invalid")]
+    BadUrls,
+    #[error("etcdserver: can only promote a learner member")]
+    MemberNotLearner,
+    #[error("etcdserver: can only promote a learner member which is in sync with leader")]
+    LearnerNotReady,
+    #[error("etcdserver: unhealthy cluster")]
+    Unhealthy,
     #[error("etcdserver: bad leader transferee")]
     BadTransferee,
     #[error("etcdserver: request timed out, leader transfer took too long")]
@@ -82,6 +96,13 @@ const ALL: &[Refusal] = &[
     Refusal::TimeoutConnectionLost,
     Refusal::Stopped,
     Refusal::MemberNotFound,
+    Refusal::MemberExists,
+    Refusal::PeerUrlExists,
+    Refusal::NotEnoughStarted,
+    Refusal::BadUrls,
+    Refusal::MemberNotLearner,
+    Refusal::LearnerNotReady,
+    Refusal::Unhealthy,
     Refusal::BadTransferee,
     Refusal::TransferTimeout,
 ];
@@ -96,18 +117,25 @@ impl Refusal {
             | Refusal::TooManyOps
             | Refusal::DuplicateKey
             | Refusal::InvalidSortOption
+            | Refusal::BadUrls
             | Refusal::RequestTooLarge => Code::InvalidArgument,
             Refusal::Compacted | Refusal::FutureRevision | Refusal::LeaseTtlTooLarge => Code::OutOfRange,
             Refusal::NoSpace | Refusal::TooManyRequests => Code::ResourceExhausted,
             Refusal::LeaseNotFound | Refusal::MemberNotFound => Code::NotFound,
             Refusal::LeaseExists | Refusal::NotLeader => Code::FailedPrecondition,
-            Refusal::BadTransferee => Code::FailedPrecondition,
+            Refusal::BadTransferee
+            | Refusal::MemberExists
+            | Refusal::PeerUrlExists
+            | Refusal::NotEnoughStarted
+            | Refusal::MemberNotLearner
+            | Refusal::LearnerNotReady => Code::FailedPrecondition,
             Refusal::NoLeader
             | Refusal::LeaderChanged
             | Refusal::Timeout
             | Refusal::TimeoutLeaderFailed
             | Refusal::TimeoutConnectionLost
             | Refusal::TransferTimeout
+            | Refusal::Unhealthy
             | Refusal::Stopped => Code::Unavailable,
         }
     }

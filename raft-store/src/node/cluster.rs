@@ -65,6 +65,7 @@ impl Cluster {
                 peer_urls: urls.clone(),
                 client_urls: Vec::new(),
                 machine_version_max: machine::MACHINE_VERSION,
+                votes_once_ready: false,
             };
             Some((self.member_id(name)?, peer))
         });

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context, bail, ensure};
 use futures::future;
 use prost::Message;
-use proto::forestay::raft::v1::{Identity, Peer, RecognizeRequest};
+use proto::forestay::raft::v1::{Identity, MembersRequest, MembersResponse, Peer, RecognizeRequest};
 
 use super::{Cluster, Founding, Options};
 use crate::{
@@ -23,7 +23,7 @@ const RECOGNIZE_WITHIN: Duration = Duration::from_secs(2);
 /// # Errors
 /// The folder is of a format this build does not know, was another member's, or was emptied.
 pub async fn identify(home: &dyn Home, options: &Options) -> anyhow::Result<Identity> {
-    if let Founding::Together(cluster) = &options.founding {
+    if let Founding::Together(cluster) | Founding::Join(cluster) = &options.founding {
         cluster.check_member(&options.name, &options.advertise_peer_urls)?;
     }
     if let Some(stored) = home.identity().context("read the file IDENTITY")? {
@@ -48,6 +48,7 @@ pub async fn identify(home: &dyn Home, options: &Options) -> anyhow::Result<Iden
             unknown_to_others(&identity, cluster, options).await?;
             identity
         }
+        Founding::Join(cluster) => joiner(cluster, options).await?,
     };
     home.set_identity(identity.encode_to_vec().into()).context("write the file IDENTITY")?;
     Ok(identity)
@@ -60,9 +61,12 @@ fn founder(cluster: &Cluster, name: &str) -> anyhow::Result<Identity> {
 
 /// Flags that say something else than the folder are a mistake: following either would make two stores of one.
 fn check(identity: &Identity, options: &Options) -> anyhow::Result<()> {
-    let Founding::Together(cluster) = &options.founding else { return Ok(()) };
     let folder = options.data_dir.display();
-    if identity.name.is_empty() {
+    let cluster = match &options.founding {
+        Founding::Alone => return Ok(()),
+        Founding::Together(cluster) | Founding::Join(cluster) => cluster,
+    };
+    if identity.name.is_empty() && options.founding == Founding::Together(cluster.clone()) {
         ensure!(
             cluster.members.len() == 1,
             "the data directory {folder} holds a store of one member, and --initial-cluster names {}: start it without --initial-cluster, or with an empty --data-dir",
@@ -76,6 +80,9 @@ fn check(identity: &Identity, options: &Options) -> anyhow::Result<()> {
             identity.name,
             options.name
         );
+    }
+    if matches!(options.founding, Founding::Join(_)) {
+        return Ok(());
     }
     let flags = founder(cluster, &options.name)?;
     ensure!(
@@ -106,6 +113,52 @@ async fn unknown_to_others(identity: &Identity, cluster: &Cluster, options: &Opt
         );
     }
     Ok(())
+}
+
+/// The identity that was given to this member when it was added, from those that are there already.
+async fn joiner(cluster: &Cluster, options: &Options) -> anyhow::Result<Identity> {
+    let own = cluster.members.get(&options.name).cloned().unwrap_or_default();
+    let tls = options.peering.as_ref().and_then(|peering| peering.client_tls());
+    let peers = Peers::new(0, 0, tls);
+    let others = cluster.peers().into_iter().filter(|(_, peer)| peer.name != options.name);
+    let mut failures = Vec::new();
+    for (id, peer) in others {
+        let store = match asked(&peers, id, &peer).await {
+            Ok(store) => store,
+            Err(failure) => {
+                failures.push(failure);
+                continue;
+            }
+        };
+        let members = store.membership.unwrap_or_default().peers;
+        let Some(member_id) = members.iter().find(|(_, known)| known.peer_urls == own).map(|(id, _)| *id) else {
+            bail!(
+                "{} knows no member with the peer URLs {}: add it first, with etcdctl member add {} --peer-urls={}",
+                peer.name,
+                own.join(", "),
+                options.name,
+                own.join(",")
+            );
+        };
+        ensure!(
+            !store.published.contains(&member_id),
+            "{} knows this member ({}, {member_id:x}) from before, and its data directory {} is empty: put the directory back, or remove the member from the store and add it again",
+            peer.name,
+            options.name,
+            options.data_dir.display()
+        );
+        return Ok(Identity { format: FORMAT, cluster_id: store.cluster_id, member_id, name: options.name.clone() });
+    }
+    bail!("no member named in --initial-cluster can be asked for the store to join: {}", failures.join("; "))
+}
+
+async fn asked(peers: &Peers, id: u64, peer: &Peer) -> Result<MembersResponse, String> {
+    let mut client = peers.client(id, peer, Lane::Requests)?;
+    match tokio::time::timeout(RECOGNIZE_WITHIN, client.members(MembersRequest {})).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(format!("{}: {}", peer.name, status.message())),
+        Err(_) => Err(format!("{} did not answer within {RECOGNIZE_WITHIN:?}", peer.name)),
+    }
 }
 
 /// The name of the member asked, if it knows this one.

@@ -22,6 +22,8 @@ pub enum Founding {
     Alone,
     /// As one of the first members of a new store, each of which is started with the same ones.
     Together(Cluster),
+    /// As a member that was added to a store, found by the addresses of the others.
+    Join(Cluster),
 }
 
 /// Everything has a default; a process sets `name` and `data_dir`.

@@ -1,13 +1,16 @@
 //! Cluster: who the members are.
 
-use proto::etcdserverpb::{
-    MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse, MemberPromoteRequest,
-    MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse, MemberUpdateRequest, MemberUpdateResponse,
-    cluster_server::Cluster,
+use proto::{
+    etcdserverpb::{
+        MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse, MemberPromoteRequest,
+        MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse, MemberUpdateRequest, MemberUpdateResponse,
+        cluster_server::Cluster,
+    },
+    forestay::raft::v1::change_members_request::Change,
 };
 use tonic::{Request, Response, Status};
 
-use super::{Door, unserved};
+use super::Door;
 
 #[tonic::async_trait]
 impl Cluster for Door {
@@ -19,22 +22,39 @@ impl Cluster for Door {
         Ok(Response::new(MemberListResponse { header: Some(self.node.header_now()), members }))
     }
 
-    async fn member_add(&self, _: Request<MemberAddRequest>) -> Result<Response<MemberAddResponse>, Status> {
-        Err(unserved("MemberAdd"))
+    async fn member_add(&self, request: Request<MemberAddRequest>) -> Result<Response<MemberAddResponse>, Status> {
+        let request = request.into_inner();
+        let id = self.node.add_member(request.peer_ur_ls, request.is_learner).await?;
+        let members = self.node.members()?;
+        let member = members.iter().find(|member| member.id == id).cloned();
+        Ok(Response::new(MemberAddResponse { header: Some(self.node.header_now()), member, members }))
     }
 
-    async fn member_remove(&self, _: Request<MemberRemoveRequest>) -> Result<Response<MemberRemoveResponse>, Status> {
-        Err(unserved("MemberRemove"))
+    async fn member_remove(
+        &self,
+        request: Request<MemberRemoveRequest>,
+    ) -> Result<Response<MemberRemoveResponse>, Status> {
+        self.node.change_members(Change::Remove(request.into_inner().id)).await?;
+        let members = self.node.members()?;
+        Ok(Response::new(MemberRemoveResponse { header: Some(self.node.header_now()), members }))
     }
 
-    async fn member_update(&self, _: Request<MemberUpdateRequest>) -> Result<Response<MemberUpdateResponse>, Status> {
-        Err(unserved("MemberUpdate"))
+    async fn member_update(
+        &self,
+        request: Request<MemberUpdateRequest>,
+    ) -> Result<Response<MemberUpdateResponse>, Status> {
+        let request = request.into_inner();
+        self.node.update_member(request.id, request.peer_ur_ls).await?;
+        let members = self.node.members()?;
+        Ok(Response::new(MemberUpdateResponse { header: Some(self.node.header_now()), members }))
     }
 
     async fn member_promote(
         &self,
-        _: Request<MemberPromoteRequest>,
+        request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        Err(unserved("MemberPromote"))
+        self.node.change_members(Change::Promote(request.into_inner().id)).await?;
+        let members = self.node.members()?;
+        Ok(Response::new(MemberPromoteResponse { header: Some(self.node.header_now()), members }))
     }
 }

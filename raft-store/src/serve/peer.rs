@@ -9,9 +9,10 @@ use anyhow::Context;
 use futures::{StreamExt, TryStreamExt};
 use kit::life::Shutdown;
 use proto::forestay::raft::v1::{
-    AppendRequest, AppendResponse, LeaseRequest, LeaseResponse, ProposeRequest, ProposeResponse, Proposed,
-    ReadIndexRequest, ReadIndexResponse, RecognizeRequest, RecognizeResponse, Route, SnapshotChunk, SnapshotResponse,
-    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendRequest, AppendResponse, ChangeMembersRequest, ChangeMembersResponse, LeaseRequest, LeaseResponse,
+    MembersRequest, MembersResponse, ProposeRequest, ProposeResponse, Proposed, ReadIndexRequest, ReadIndexResponse,
+    RecognizeRequest, RecognizeResponse, Route, SnapshotChunk, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
     proposed::Outcome,
     raft_server::{Raft, RaftServer},
     snapshot_chunk::Part,
@@ -204,6 +205,26 @@ impl Raft for PeerDoor {
         self.group.stage().applied(index).await;
         self.keeper.lead(self.group.leading_term());
         Ok(Response::new(self.keeper.tell(request.id, request.renew)))
+    }
+
+    async fn change_members(
+        &self,
+        request: Request<ChangeMembersRequest>,
+    ) -> Result<Response<ChangeMembersResponse>, Status> {
+        let request = request.into_inner();
+        self.check(request.route.as_ref())?;
+        let change = request.change.ok_or_else(|| Status::invalid_argument("the request has no change"))?;
+        let index = self.group.change_here(change).await?.ok_or(Refusal::NotLeader)?;
+        Ok(Response::new(ChangeMembersResponse { index }))
+    }
+
+    async fn members(&self, _: Request<MembersRequest>) -> Result<Response<MembersResponse>, Status> {
+        let published = machine::published(&*self.group.stage().engine()).map_err(refused)?;
+        Ok(Response::new(MembersResponse {
+            cluster_id: self.cluster_id,
+            membership: Some(self.group.membership()),
+            published: published.into_iter().map(|(member, _)| member).collect(),
+        }))
     }
 
     async fn recognize(&self, request: Request<RecognizeRequest>) -> Result<Response<RecognizeResponse>, Status> {

@@ -135,7 +135,12 @@ impl Fleet {
     }
 
     pub fn start(&mut self, number: usize) {
-        let process = self.command(number).spawn().unwrap();
+        self.start_as(number, &[]);
+    }
+
+    /// Starts a member with flags of its own; the last one of a kind counts.
+    pub fn start_as(&mut self, number: usize, flags: &[String]) {
+        let process = self.command(number).args(flags).spawn().unwrap();
         self.members.insert(number, Member { process });
     }
 

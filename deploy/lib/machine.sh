@@ -89,13 +89,16 @@ need_docker() {
     echo "$pid" >"$pidfile"
 }
 
+# is_alive PID: it runs; one that ended and waits for a parent that never asks (a container's first process) does not.
+is_alive() { kill -0 "$1" 2>/dev/null && ! grep -q '^State:[[:space:]]*Z' "/proc/$1/status" 2>/dev/null; }
+
 # stop_pid PIDFILE SECONDS: ends the process the file names, first kindly.
 stop_pid() {
     local pidfile=$1 patience=$2 pid waited=0
     [ -f "$pidfile" ] || return 0
     pid=$(cat "$pidfile")
     if [ -n "$pid" ] && kill "$pid" 2>/dev/null; then
-        while kill -0 "$pid" 2>/dev/null; do
+        while is_alive "$pid"; do
             [ $waited -lt $((patience * 5)) ] || { kill -9 "$pid" 2>/dev/null; break; }
             sleep 0.2; waited=$((waited + 1))
         done

@@ -67,6 +67,7 @@ rocksdb_environment() {
     export ROCKSDB_LIB_DIR=$folder SNAPPY_LIB_DIR=$folder
 }
 
+docker_root=/var/lib/docker
 docker_answers() { docker version >/dev/null 2>&1; }
 
 # need_docker PIDFILE: starts dockerd where none answers, and leaves its pid in the file only then.
@@ -77,6 +78,7 @@ need_docker() {
     [ "$(id -u)" = 0 ] || fail "Docker does not answer, and only root can start it"
     mkdir -p "$(dirname "$pidfile")"
     say "Starting dockerd (log: $log)"
+    mountpoint -q "$docker_root" || touch "${pidfile%.pid}.mount"
     # Pods are wired by the kubelet: Docker's own bridge and packet filter rules are not needed, and leave traces.
     setsid nohup dockerd --pidfile "$pidfile.docker" --bridge=none --iptables=false --ip-forward=false --ip-masq=false \
         >"$log" 2>&1 </dev/null &
@@ -87,6 +89,17 @@ need_docker() {
         sleep 0.2; waited=$((waited + 1))
     done
     echo "$pid" >"$pidfile"
+}
+
+# stop_docker PIDFILE: ends the dockerd that need_docker started. Below a private mount it mounts its own folder upon
+# itself, and leaves that where the root is a bind mount, as a chroot's can be.
+stop_docker() {
+    local pidfile=$1 mount=${1%.pid}.mount
+    stop_pid "$pidfile" 30
+    if [ -f "$mount" ]; then
+        if mountpoint -q "$docker_root"; then umount "$docker_root"; fi
+        rm -f "$mount"
+    fi
 }
 
 # is_alive PID: it runs; one that ended and waits for a parent that never asks (a container's first process) does not.

@@ -121,8 +121,8 @@ impl Explain {
 fn resource_of(path: &str) -> anyhow::Result<(&'static ResourceInfo, &str)> {
     let ends = path.match_indices('.').map(|(at, _)| at).chain([path.len()]);
     // A group has dots itself: the longest beginning that is a resource counts.
-    let known = ends.filter_map(|end| Some((resource::lookup(&path[..end]).ok()?, &path[end..])));
-    match known.last() {
+    let mut known = ends.filter_map(|end| Some((resource::lookup(&path[..end]).ok()?, &path[end..])));
+    match known.next_back() {
         Some(found) => Ok(found),
         None => resource::lookup(path.split('.').next().unwrap_or_default()).map(|info| (info, "")),
     }

@@ -69,6 +69,8 @@ pub fn status(snapshot: &Snapshot) -> PodStatus {
     status
 }
 
+const UNKNOWN_END: &str = "ContainerStatusUnknown";
+
 /// The pod has come to its end and will never run again.
 pub fn is_over(snapshot: &Snapshot) -> bool {
     snapshot.is_past_deadline() || is_terminal(snapshot.known_phase()) || is_terminal(phase(snapshot))
@@ -184,7 +186,14 @@ pub fn phase(snapshot: &Snapshot) -> &'static str {
             }
             // The next attempt stands ready or is being made; the one before it ended.
             Some(container) if container.attempt > 0 => tally.stopped += 1,
-            Some(_) | None => tally.waiting += 1,
+            Some(_) => tally.waiting += 1,
+            None => match end_of_gone(snapshot, &container.name) {
+                Some(told) => {
+                    tally.stopped += 1;
+                    tally.succeeded += usize::from(end_in(&told).is_some_and(|end| end.exit_code == 0));
+                }
+                None => tally.waiting += 1,
+            },
         }
     }
     if snapshot.is_past_deadline() && tally.running == 0 {
@@ -227,6 +236,9 @@ enum Role {
 }
 
 fn container_status(snapshot: &Snapshot, spec: &ContainerSpec, role: Role) -> ContainerStatus {
+    if let Some(told) = end_of_gone(snapshot, &spec.name) {
+        return told;
+    }
     let mut attempts = snapshot.state.attempts(&spec.name);
     let newest = attempts.next();
     let previous = attempts.find(|container| container.is_dead());
@@ -251,6 +263,44 @@ fn container_status(snapshot: &Snapshot, spec: &ContainerSpec, role: Role) -> Co
         resources: spec.resources.clone().filter(|r| !r.requests.is_empty() || !r.limits.is_empty()),
         ..Default::default()
     }
+}
+
+/// How a container of a pod on its way out ended, where nothing is left of it here: what the API was told stays, and one
+/// that ran when it was last heard of ended unseen. None where there is something left, or never was.
+fn end_of_gone(snapshot: &Snapshot, name: &str) -> Option<ContainerStatus> {
+    let will_not_run = snapshot.is_deleted() || is_terminal(snapshot.known_phase());
+    if !will_not_run || snapshot.state.newest(name).is_some() {
+        return None;
+    }
+    let known = known_status(snapshot.pod);
+    let mut told = known.init_container_statuses.iter().chain(&known.container_statuses);
+    let mut told = told.find(|status| status.name == name)?.clone();
+    let state = told.state.take()?;
+    told.state = match (state.terminated, state.running) {
+        (Some(ended), _) => Some(ContainerState { terminated: Some(ended), ..Default::default() }),
+        (None, Some(_)) => Some(unseen_end(&told.container_id)),
+        (None, None) => return None,
+    };
+    if end_in(&told).is_some_and(|end| end.reason == UNKNOWN_END) {
+        (told.ready, told.started) = (false, Some(false));
+    }
+    Some(told)
+}
+
+fn end_in(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    status.state.as_ref()?.terminated.as_ref()
+}
+
+/// Kubernetes' words for a container that nobody saw end.
+fn unseen_end(container_id: &str) -> ContainerState {
+    let terminated = ContainerStateTerminated {
+        exit_code: 137,
+        reason: UNKNOWN_END.to_owned(),
+        message: "The container could not be located when the pod was terminated".to_owned(),
+        container_id: container_id.to_owned(),
+        ..Default::default()
+    };
+    ContainerState { terminated: Some(terminated), ..Default::default() }
 }
 
 /// The present state, and the one before where it still tells something.

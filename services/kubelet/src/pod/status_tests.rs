@@ -336,3 +336,47 @@ fn a_new_kubelet_believes_what_was_known_of_probes_until_it_has_asked_itself() {
     world = world.exited("a", 1).running("a");
     assert!(!super::known_verdicts(&world.pod, &world.state).contains_key("a2"));
 }
+
+/// Once its containers were removed, a deleted pod was told to create them, for the moment before it vanished.
+#[test]
+fn a_deleted_pod_whose_containers_are_gone_keeps_their_ends() {
+    let ended = pod(&["a"]).sandbox().exited("a", 143).deleted(1).told();
+    check(
+        &ended.gone(),
+        expect![[r#"
+            Failed
+            PodReadyToStartContainers=False
+            Initialized=True
+            Ready=False PodFailed
+            ContainersReady=False PodFailed
+            PodScheduled=True
+            a: terminated 143 Error; last -; ready=false restarts=0"#]],
+    );
+}
+
+#[test]
+fn a_container_that_nobody_saw_end_is_told_as_unknown() {
+    check(
+        &pod(&["a"]).sandbox().running("a").told().deleted(1).gone(),
+        expect![[r#"
+            Failed
+            PodReadyToStartContainers=False
+            Initialized=True
+            Ready=False PodFailed
+            ContainersReady=False PodFailed
+            PodScheduled=True
+            a: terminated 137 ContainerStatusUnknown; last -; ready=false restarts=0"#]],
+    );
+    // One that never ran has no end.
+    check(
+        &pod(&["a"]).told().deleted(1).gone(),
+        expect![[r#"
+        Pending
+        PodReadyToStartContainers=False
+        Initialized=True
+        Ready=False ContainersNotReady containers with unready status: [a]
+        ContainersReady=False ContainersNotReady containers with unready status: [a]
+        PodScheduled=True
+        a: waiting ContainerCreating; last -; ready=false restarts=0"#]],
+    );
+}

@@ -179,6 +179,18 @@ impl World {
         self
     }
 
+    /// The API has been told how the pod stands now.
+    pub fn told(mut self) -> Self {
+        self.pod.status = Some(super::status::status(&self.snapshot()));
+        self
+    }
+
+    /// Nothing of the pod is left on the node.
+    pub fn gone(mut self) -> Self {
+        self.state = PodState::default();
+        self
+    }
+
     pub fn orphaned(mut self) -> Self {
         self.orphaned = true;
         self

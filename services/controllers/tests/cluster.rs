@@ -308,10 +308,13 @@ async fn a_namespace_comes_furnished_and_goes_empty() {
     controller.meta_mut().namespace = "shop".into();
     cluster.client.create(&controller).await.unwrap();
     cluster.fake.until("two pods", |fake| names(fake).len() == 2).await;
+    let is_in_shop = |event: &Event| event.meta().namespace == "shop";
+    cluster.fake.until("events tell of them", |fake| fake.list::<Event>().iter().any(is_in_shop)).await;
     cluster.client.delete::<Namespace>("", "shop", DeleteOptions::default()).await.unwrap();
     cluster.fake.until("it is gone", |fake| fake.get::<Namespace>("", "shop").is_none()).await;
     let left = cluster.fake.list::<ConfigMap>().into_iter().filter(|map| map.meta().namespace == "shop").count();
     assert_eq!((left, names(&cluster.fake).len()), (0, 0));
+    cluster.fake.until("its events are forgotten", |fake| !fake.list::<Event>().iter().any(is_in_shop)).await;
     cluster.stop().await;
 }
 

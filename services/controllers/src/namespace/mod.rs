@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use proto::{
     Kind,
     k8s::{
-        core::v1::{Namespace, NamespaceCondition},
+        core::v1::{Event, Namespace, NamespaceCondition},
         meta::v1::{DeleteOptions, Preconditions},
     },
 };
@@ -84,7 +84,7 @@ pub fn plan(Snapshot { namespace, contents, now }: &Snapshot) -> Vec<Action> {
         }
         let mut finalized = Namespace::clone(namespace);
         finalized.spec.get_or_insert_default().finalizers.retain(|finalizer| finalizer != FINALIZER);
-        return vec![Action::update_part(&finalized, "finalize")];
+        return vec![Action::Clear(events(namespace)), Action::update_part(&finalized, "finalize")];
     }
     let is_pods = |content: &&Content| content.group.is_empty() && content.plural == "pods";
     let has_pods = contents.iter().any(|content| is_pods(&content));
@@ -115,6 +115,11 @@ fn delete(content: &Content, object: &Partial) -> Action {
         },
         telling: None,
     })
+}
+
+/// They come by the thousand and are not watched; whoever makes the namespace anew must not find those of the old one.
+fn events(namespace: &Namespace) -> Target {
+    client::target::<Event>(&namespace.meta().name, "")
 }
 
 /// Whether its status says that something keeps it.
@@ -227,6 +232,7 @@ mod tests {
         check(
             plan(&snapshot(vec![])),
             expect![[r#"
+            clear events of web
             finalize namespace/web
         "#]],
         );
@@ -245,6 +251,7 @@ mod tests {
         check(
             plan(&emptied),
             expect![[r#"
+            clear events of web
             finalize namespace/web
         "#]],
         );

@@ -26,6 +26,8 @@ pub enum Action {
     UpdateStatus(Write),
     Patch(Patch),
     Delete(Deletion),
+    /// Deletes all objects of a resource in a namespace, unseen: for what no plan looks at one by one.
+    Clear(Target),
     /// Tells people what is being done.
     Event(Note),
     /// Look again at this time, even if nothing changes.
@@ -258,6 +260,7 @@ impl fmt::Display for Action {
                 write!(f, "delete {}/{}", object_kind.to_lowercase(), target.name)?;
                 if options.grace_period_seconds == Some(0) { f.write_str(" now") } else { Ok(()) }
             }
+            Self::Clear(target) => write!(f, "clear {} of {}", target.resource, target.namespace),
             Self::Event(Note { regarding, r#type, reason, message }) => {
                 write!(f, "event {}/{} {type} {reason}: {message}", regarding.kind.to_lowercase(), regarding.name)
             }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use futures::{StreamExt, future::join_all, stream};
 use jiff::Timestamp;
 use kit::life::Shutdown;
-use proto::Object;
+use proto::{Object, k8s::meta::v1::DeleteOptions};
 use tokio::sync::Semaphore;
 use tracing::debug;
 
 use crate::{
-    Action, Client, Error,
+    Action, Client, Error, Selection,
     action::{Deletion, Note, Telling},
     cache::meta_of_raw,
     error::failure,
@@ -135,6 +135,10 @@ impl Executor {
                 let answer = self.delete(deletion).await;
                 self.tell(telling, answer.as_ref().map(|_| name));
                 return answer;
+            }
+            Action::Clear(target) => {
+                self.client.delete_collection(target, Selection::default(), DeleteOptions::default()).await?;
+                return Ok(None);
             }
             Action::Event(_) | Action::WakeAt(_) => return Ok(None),
         };

@@ -374,7 +374,7 @@ impl Group {
         let index = if self.is_leader() {
             self.read_index().await?
         } else {
-            match relay.read_index().await {
+            match relay.read_index().await? {
                 Reply::Told(index) => Some(index),
                 Reply::Unasked => None,
             }
@@ -504,6 +504,10 @@ impl Group {
         }
     }
 
+    pub fn is_member(&self, id: u64) -> bool {
+        self.inner.raft.metrics().borrow_watched().membership_config.membership().get_node(&id).is_some()
+    }
+
     /// Members of the group: id, what is known of it, whether it is a learner.
     pub fn members(&self) -> Vec<(u64, Peer, bool)> {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
@@ -512,14 +516,13 @@ impl Group {
         membership.nodes().map(|(id, peer)| (*id, peer.clone(), !voters.contains(id))).collect()
     }
 
-    /// Returns once this member leads, or `within` has passed.
+    /// Returns once this member leads.
+    ///
+    /// # Errors
+    /// `within` has passed, or consensus has stopped.
     pub async fn lead(&self, within: Duration) -> anyhow::Result<()> {
-        let id = self.inner.id;
-        self.inner
-            .raft
-            .wait(Some(within))
-            .metrics(|metrics| metrics.current_leader == Some(id), "this member leads")
-            .await?;
+        let (id, mut leader) = (Some(self.inner.id), self.inner.leader.clone());
+        tokio::time::timeout(within, leader.wait_for(|leader| *leader == id)).await??;
         Ok(())
     }
 

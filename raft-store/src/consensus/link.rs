@@ -156,6 +156,8 @@ struct Exchange<'s, S> {
     sent: VecDeque<usize>,
     bytes: usize,
     deadline: Instant,
+    is_open: bool,
+    open_within: Duration,
 }
 
 type Appended = Result<StreamAppendResult<Types>, RPCError<Types>>;
@@ -176,6 +178,14 @@ where
             let has_room = self.sent.len() < WINDOW && self.bytes < WINDOW_BYTES;
             if self.input.is_none() && self.sent.is_empty() {
                 return None;
+            }
+            if !self.is_open {
+                // Openraft holds back the first request where the member did not answer before.
+                let first = self.input.as_mut()?.next().await?;
+                if let Err(error) = self.begin(&first).await {
+                    return self.broken(error);
+                }
+                continue;
             }
             let session = self.link.session.as_mut()?;
             let input = self.input.as_mut().filter(|_| has_room);
@@ -203,6 +213,12 @@ where
                 }
             }
         }
+    }
+
+    async fn begin(&mut self, first: &AppendEntriesRequest<Types>) -> Result<(), RPCError<Types>> {
+        self.link.open(self.open_within).await?;
+        self.is_open = true;
+        self.send(first)
     }
 
     fn send(&mut self, request: &AppendEntriesRequest<Types>) -> Result<(), RPCError<Types>> {
@@ -291,13 +307,14 @@ impl RaftNetworkV2<Types> for Link {
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            self.open(option.soft_ttl()).await?;
             let exchange = Exchange {
                 link: self,
                 input: Some(input),
                 sent: VecDeque::with_capacity(WINDOW),
                 bytes: 0,
                 deadline: Instant::now() + STALL,
+                is_open: false,
+                open_within: option.soft_ttl(),
             };
             let answers: BoxStream<'s, Appended> = Box::pin(stream::unfold(exchange, |mut exchange| async move {
                 exchange.next().await.map(|answer| (answer, exchange))

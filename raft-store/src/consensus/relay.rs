@@ -40,7 +40,7 @@ const MESSAGES_MAX: usize = 4;
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What came of asking the leader.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Reply<T> {
     /// The leader's answer.
     Told(T),
@@ -54,9 +54,12 @@ pub type Agreed = (Result<Response, Refusal>, u64);
 #[derive(Clone)]
 pub struct Relay {
     proposals: mpsc::Sender<Proposal>,
-    reads: mpsc::Sender<oneshot::Sender<Reply<u64>>>,
+    reads: mpsc::Sender<Reader>,
     way: Way,
 }
+
+/// One who waits to read.
+type Reader = oneshot::Sender<Result<Reply<u64>, Refusal>>;
 
 struct Proposal {
     command: Bytes,
@@ -110,12 +113,13 @@ impl Relay {
     }
 
     /// The index that has to be applied here before a linearizable read.
-    pub async fn read_index(&self) -> Reply<u64> {
+    ///
+    /// # Errors
+    /// This member is none any more, or consensus has stopped.
+    pub async fn read_index(&self) -> Result<Reply<u64>, Refusal> {
         let (reply, told) = oneshot::channel();
-        if self.reads.send(reply).await.is_err() {
-            return Reply::Unasked;
-        }
-        told.await.unwrap_or(Reply::Unasked)
+        self.reads.send(reply).await.map_err(|_| Refusal::Stopped)?;
+        told.await.map_err(|_| Refusal::Stopped)?
     }
 
     /// What is left of a lease, renewed first where asked for.
@@ -215,7 +219,7 @@ fn agreed(proposed: Proposed) -> Reply<Agreed> {
 }
 
 /// One question to the leader for all who wait; who comes meanwhile waits for the next one.
-async fn rounds(way: Way, mut readers: mpsc::Receiver<oneshot::Sender<Reply<u64>>>) {
+async fn rounds(way: Way, mut readers: mpsc::Receiver<Reader>) {
     while let Some(first) = readers.recv().await {
         let mut round = vec![first];
         while let Ok(next) = readers.try_recv() {
@@ -223,21 +227,24 @@ async fn rounds(way: Way, mut readers: mpsc::Receiver<oneshot::Sender<Reply<u64>
         }
         let index = ask(&way).await;
         for reader in round {
-            let _ = reader.send(index.map_or(Reply::Unasked, Reply::Told));
+            let _ = reader.send(index);
         }
     }
 }
 
-async fn ask(way: &Way) -> Option<u64> {
-    let (leader, mut client) = way.leader()?;
+async fn ask(way: &Way) -> Result<Reply<u64>, Refusal> {
+    let Some((leader, mut client)) = way.leader() else { return Ok(Reply::Unasked) };
     let request = ReadIndexRequest { route: Some(way.peers.route(leader)) };
     match tokio::time::timeout(READ_TIMEOUT, client.read_index(request)).await {
-        Ok(Ok(response)) => Some(response.into_inner().index),
+        Ok(Ok(response)) => Ok(Reply::Told(response.into_inner().index)),
+        Ok(Err(status)) if Refusal::from_text(status.message()) == Some(Refusal::MemberRemoved) => {
+            Err(Refusal::MemberRemoved)
+        }
         Ok(Err(status)) => {
             tracing::debug!(%status, "the leader did not say how far to read");
-            None
+            Ok(Reply::Unasked)
         }
-        Err(_) => None,
+        Err(_) => Ok(Reply::Unasked),
     }
 }
 

@@ -63,6 +63,8 @@ pub enum Refusal {
     MemberNotLearner,
     #[error("etcdserver: can only promote a learner member which is in sync with leader")]
     LearnerNotReady,
+    #[error("the member has been permanently removed from the cluster")]
+    MemberRemoved,
     #[error("etcdserver: unhealthy cluster")]
     Unhealthy,
     #[error("etcdserver: bad leader transferee")]
@@ -102,6 +104,7 @@ const ALL: &[Refusal] = &[
     Refusal::BadUrls,
     Refusal::MemberNotLearner,
     Refusal::LearnerNotReady,
+    Refusal::MemberRemoved,
     Refusal::Unhealthy,
     Refusal::BadTransferee,
     Refusal::TransferTimeout,
@@ -127,6 +130,7 @@ impl Refusal {
             | Refusal::MemberExists
             | Refusal::PeerUrlExists
             | Refusal::NotEnoughStarted
+            | Refusal::MemberRemoved
             | Refusal::MemberNotLearner
             | Refusal::LearnerNotReady => Code::FailedPrecondition,
             Refusal::NoLeader

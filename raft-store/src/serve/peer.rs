@@ -97,6 +97,16 @@ impl PeerDoor {
         }
         Ok(route.from_member)
     }
+
+    /// What only a leader answers, and only to those that are members as far as it knows. Appends and votes are
+    /// taken from anybody: a member that lags may not know a new one yet.
+    fn check_member(&self, route: Option<&Route>) -> Result<(), Status> {
+        let from = self.check(route)?;
+        if self.group.is_leader() && !self.group.is_member(from) {
+            return Err(Refusal::MemberRemoved.into());
+        }
+        Ok(())
+    }
 }
 
 fn refused(error: io::Error) -> Status {
@@ -179,14 +189,14 @@ impl Raft for PeerDoor {
     }
 
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexResponse>, Status> {
-        self.check(request.into_inner().route.as_ref())?;
+        self.check_member(request.into_inner().route.as_ref())?;
         let index = self.group.read_index().await?.ok_or(Refusal::NotLeader)?;
         Ok(Response::new(ReadIndexResponse { index }))
     }
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeResponse>, Status> {
         let request = request.into_inner();
-        self.check(request.route.as_ref())?;
+        self.check_member(request.route.as_ref())?;
         let agreed = self.group.propose_many(request.commands).await.ok_or(Refusal::NotLeader)?;
         let outcomes = agreed.into_iter().map(|(outcome, index)| {
             let outcome = match outcome {
@@ -200,7 +210,7 @@ impl Raft for PeerDoor {
 
     async fn lease(&self, request: Request<LeaseRequest>) -> Result<Response<LeaseResponse>, Status> {
         let request = request.into_inner();
-        self.check(request.route.as_ref())?;
+        self.check_member(request.route.as_ref())?;
         let index = self.group.read_index().await?.ok_or(Refusal::NotLeader)?;
         self.group.stage().applied(index).await;
         self.keeper.lead(self.group.leading_term());
@@ -212,7 +222,7 @@ impl Raft for PeerDoor {
         request: Request<ChangeMembersRequest>,
     ) -> Result<Response<ChangeMembersResponse>, Status> {
         let request = request.into_inner();
-        self.check(request.route.as_ref())?;
+        self.check_member(request.route.as_ref())?;
         let change = request.change.ok_or_else(|| Status::invalid_argument("the request has no change"))?;
         let index = self.group.change_here(change).await?.ok_or(Refusal::NotLeader)?;
         Ok(Response::new(ChangeMembersResponse { index }))

@@ -50,8 +50,7 @@ impl Fleet {
 
     /// Three members, not started yet, with flags for each.
     pub fn with(flags: &[&str]) -> Fleet {
-        let listeners: Vec<TcpListener> = (0..6).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+        let ports = free_ports(6);
         let mut fleet = Fleet {
             folder: tempfile::tempdir().unwrap(),
             members: BTreeMap::new(),
@@ -255,6 +254,18 @@ impl Drop for Fleet {
             }
         }
     }
+}
+
+/// Ports nobody listens on, below those the kernel gives to whoever connects: a member that is down keeps its own.
+fn free_ports(count: usize) -> Vec<u16> {
+    let mut ports = BTreeMap::new();
+    while ports.len() < count {
+        let port = rand::random_range(10_000..30_000);
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            ports.insert(port, listener);
+        }
+    }
+    ports.into_keys().collect()
 }
 
 /// Waits for a condition.

@@ -6,7 +6,7 @@ use std::{ops::ControlFlow, sync::Arc};
 use proto::etcdserverpb::{CompactionRequest, DeleteRangeRequest, HashKvRequest, PutRequest};
 use raft_store::{
     Node, Options,
-    engine::{Home, MemoryHome, View},
+    engine::{Home, MemoryHome},
 };
 
 /// Rows of the history and of the index of versions.

@@ -15,7 +15,7 @@ use proto::{
     k8s::{
         core::v1::{
             ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, DownwardApiVolumeFile, DownwardApiVolumeSource,
-            EmptyDirVolumeSource, ExecAction, HostPathVolumeSource, HttpGetAction, Lifecycle, LifecycleHandler,
+            EmptyDirVolumeSource, Event, ExecAction, HostPathVolumeSource, HttpGetAction, Lifecycle, LifecycleHandler,
             LocalObjectReference, Node, ObjectFieldSelector, Pod, Probe, ProbeHandler, ResourceRequirements,
             SecretVolumeSource, TcpSocketAction, Volume, VolumeMount, VolumeSource,
         },
@@ -169,21 +169,25 @@ fn pods_reach_each_other_and_a_dead_pods_address_fails_at_once() {
 #[test]
 fn a_failing_liveness_probe_restarts_and_a_readiness_probe_gates() {
     in_lab(async |lab: &Lab| {
-        let mut sick =
-            pod("sick", &[("a", "touch /ok; mkdir /www; echo up > /www/index.html; httpd -p 80 -h /www; sleep 1000")]);
+        let mut sick = pod("sick", &[("a", "mkdir /www; echo up > /www/index.html; httpd -p 80 -h /www; sleep 1000")]);
         let container = &mut sick.spec.as_mut().unwrap().containers[0];
-        container.liveness_probe = Some(probe(exec("test -e /ok")));
+        container.liveness_probe = Some(probe(exec("test ! -e /sick")));
         let port = IntOrString { int_val: 80, ..Default::default() };
         let get = HttpGetAction { path: "/index.html".into(), port: Some(port), ..Default::default() };
         container.readiness_probe = Some(probe(ProbeHandler { http_get: Some(get), ..Default::default() }));
         lab.client.create(&sick).await.unwrap();
         lab.until_ready("sick").await;
-        lab.said("sick", "a", "rm /ok").await;
+        lab.said("sick", "a", "touch /sick").await;
         lab.until_pod("sick", "the sick container is restarted", |pod| {
             let status = &pod.status.as_ref().unwrap().container_statuses[0];
             status.restart_count == 1 && status.ready
         })
         .await;
+        lab.until_event("Killing", "Container a failed liveness probe, will be restarted").await;
+        // It failed once, which was enough: a container on its way out is not asked any more.
+        let told = lab.api.list::<Event>();
+        let failed = told.iter().filter(|event| event.message.starts_with("Liveness probe failed"));
+        assert_eq!(failed.map(|event| event.count).collect::<Vec<_>>(), [1]);
     });
 }
 

@@ -294,9 +294,17 @@ pub async fn keep_status(
     loop {
         let health = Health::of(&options, trouble.borrow().clone());
         let known = told.as_ref().map(|(_, images)| images.clone()).unwrap_or_default();
-        // A runtime that does not answer must not keep this from being told.
-        let images = tokio::time::timeout(options.runtime_patience, runtime.images());
-        let images = images.await.ok().and_then(Result::ok).unwrap_or(known);
+        let images = match health.not_ready {
+            Some(_) => known,
+            // A runtime that stops answering must not keep that from being told.
+            None => tokio::select! {
+                images = runtime.images() => images.unwrap_or(known),
+                changed = trouble.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+            },
+        };
         let is_news = told.as_ref().is_none_or(|told| *told != (health.clone(), images.clone()));
         if is_news || told_at.elapsed() >= options.status_interval {
             match profile.update_status(&client, &health, &images).await {

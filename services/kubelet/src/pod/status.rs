@@ -136,11 +136,17 @@ fn current_sandbox<'a>(snapshot: &Snapshot<'a>) -> Option<&'a Sandbox> {
     snapshot.state.live_sandbox().or(snapshot.state.sandboxes.first())
 }
 
+/// The live sandbox once it has its network: one that is being made runs before it is wired.
+fn wired_sandbox<'a>(snapshot: &Snapshot<'a>) -> Option<&'a Sandbox> {
+    let has_run = |sandbox: &Sandbox| snapshot.state.containers.iter().any(|c| c.sandbox_id == sandbox.id);
+    snapshot.state.live_sandbox().filter(|sandbox| !snapshot.is_busy(&Target::Sandbox) || has_run(sandbox))
+}
+
 fn pod_ips(snapshot: &Snapshot) -> Vec<String> {
     if snapshot.spec().host_network {
         return snapshot.node.ips.iter().map(ToString::to_string).collect();
     }
-    let ip = snapshot.state.live_sandbox().and_then(|sandbox| sandbox.ip);
+    let ip = wired_sandbox(snapshot).and_then(|sandbox| sandbox.ip);
     match ip {
         Some(ip) => vec![ip.to_string()],
         // A pod that is over keeps the address it had in its record, as its logs and events speak of it.
@@ -446,10 +452,9 @@ impl Verdicted {
 fn conditions(snapshot: &Snapshot, status: &PodStatus) -> Vec<PodCondition> {
     let containers_ready = containers_ready(snapshot, status);
     let ready = ready(snapshot, &containers_ready);
-    let sandbox = match snapshot.state.live_sandbox() {
-        // One that is being made runs before it is wired.
-        Some(_) if !snapshot.is_busy(&Target::Sandbox) => Verdicted::yes(),
-        _ => Verdicted::no("", String::new()),
+    let sandbox = match wired_sandbox(snapshot) {
+        Some(_) => Verdicted::yes(),
+        None => Verdicted::no("", String::new()),
     };
     let own = [
         ("PodReadyToStartContainers", sandbox),

@@ -1,7 +1,7 @@
 use expect_test::expect;
 
 use super::super::{
-    snapshot::{FailureReason, Verdict, Verdicts},
+    snapshot::{FailureReason, Target, Verdict, Verdicts},
     world::{World, pod},
 };
 use crate::runtime::Phase;
@@ -379,4 +379,16 @@ fn a_container_that_nobody_saw_end_is_told_as_unknown() {
         PodScheduled=True
         a: waiting ContainerCreating; last -; ready=false restarts=0"#]],
     );
+}
+
+#[test]
+fn a_pod_has_its_address_once_it_is_wired_and_keeps_it_to_its_end() {
+    let told = |world: &World| {
+        let status = super::status(&world.snapshot());
+        format!("{} {} {}", status.conditions[0].status, status.phase, status.pod_ip).trim().to_owned()
+    };
+    assert_eq!(told(&pod(&["a"]).sandbox().busy(Target::Sandbox)), "False Pending");
+    assert_eq!(told(&pod(&["a"]).sandbox()), "True Pending 10.244.0.5");
+    let ending = pod(&["a"]).policy("Never").sandbox().exited("a", 0).busy(Target::Sandbox);
+    assert_eq!(told(&ending), "True Succeeded 10.244.0.5");
 }

@@ -10,10 +10,14 @@ use proto::k8s::{
     intstr::IntOrString,
 };
 use tokio::sync::mpsc;
+use tracing::debug;
 
 pub use threshold::Counter;
 
-use crate::{pod::snapshot::Verdict, runtime::Runtime};
+use crate::{
+    pod::snapshot::Verdict,
+    runtime::{Error, Runtime},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -63,6 +67,22 @@ pub enum Prober {
     Hollow,
 }
 
+/// Why there is no good answer.
+enum Trouble {
+    /// The container gave a bad one, or none.
+    Failed(String),
+    /// The question did not reach it: the runtime does not answer.
+    NotAsked(String),
+}
+
+impl Trouble {
+    fn into_words(self) -> String {
+        match self {
+            Self::Failed(why) | Self::NotAsked(why) => why,
+        }
+    }
+}
+
 /// The container that is asked.
 #[derive(Clone, Debug)]
 pub struct Subject {
@@ -72,7 +92,8 @@ pub struct Subject {
 }
 
 impl Prober {
-    /// Asks on and on, and tells what changes; ends when nobody listens, or a startup probe has succeeded.
+    /// Asks on and on, and tells what changes; ends when nobody listens, or with a verdict that is the last: the one of
+    /// a startup probe, and a failed liveness probe's, after which the container is stopped.
     pub async fn watch(self, kind: Kind, subject: Subject, tell: mpsc::Sender<Told>) {
         let Some(probe) = kind.of(&subject.container).cloned() else { return };
         let mut counter = Counter::new(&probe);
@@ -85,7 +106,15 @@ impl Prober {
         loop {
             tokio::time::sleep(pause).await;
             pause = if pause.is_zero() { period.mul_f64(rand::random_range(0.5..1.0)) } else { period };
-            let answer = self.ask(&probe, &subject, timeout).await;
+            let answer = match self.ask(&probe, &subject, timeout).await {
+                Ok(()) => Ok(()),
+                Err(Trouble::Failed(message)) => Err(message),
+                // That says nothing of the container.
+                Err(Trouble::NotAsked(why)) => {
+                    debug!(container = subject.container.name, why, "{} probe could not ask", kind.as_str());
+                    continue;
+                }
+            };
             let verdict = counter.count(answer.is_ok());
             let message = answer.err().unwrap_or_default();
             if verdict.is_none() && message.is_empty() {
@@ -98,17 +127,23 @@ impl Prober {
                 verdict,
                 message,
             };
-            if tell.send(told).await.is_err() || (kind == Kind::Startup && verdict.is_some()) {
+            let is_last = match kind {
+                Kind::Startup => verdict.is_some(),
+                Kind::Liveness => verdict == Some(Verdict::Failure),
+                Kind::Readiness => false,
+            };
+            if tell.send(told).await.is_err() || is_last {
                 return;
             }
         }
     }
 
-    async fn ask(&self, probe: &Probe, subject: &Subject, timeout: Duration) -> Result<(), String> {
+    async fn ask(&self, probe: &Probe, subject: &Subject, timeout: Duration) -> Result<(), Trouble> {
         let Some(handler) = &probe.handler else { return Ok(()) };
         if let Some(exec) = &handler.exec {
-            self.exec(exec, &subject.id, timeout).await
-        } else if let Some(get) = &handler.http_get {
+            return self.exec(exec, &subject.id, timeout).await;
+        }
+        let answer = if let Some(get) = &handler.http_get {
             self.http(get, subject, timeout).await
         } else if let Some(socket) = &handler.tcp_socket {
             self.tcp(socket, subject, timeout).await
@@ -116,7 +151,8 @@ impl Prober {
             Err("grpc probes are not supported: use httpGet, tcpSocket or exec".to_owned())
         } else {
             Ok(())
-        }
+        };
+        answer.map_err(Trouble::Failed)
     }
 
     /// Runs a postStart or preStop hook to its end, within `limit`.
@@ -133,7 +169,7 @@ impl Prober {
     ) -> Result<(), String> {
         let subject = Subject { container: container.clone(), id: id.to_owned(), ip };
         if let Some(exec) = &hook.exec {
-            self.exec(exec, id, limit).await
+            self.exec(exec, id, limit).await.map_err(Trouble::into_words)
         } else if let Some(get) = &hook.http_get {
             self.http(get, &subject, limit).await
         } else if let Some(sleep) = &hook.sleep {
@@ -145,16 +181,19 @@ impl Prober {
         }
     }
 
-    async fn exec(&self, action: &ExecAction, id: &str, timeout: Duration) -> Result<(), String> {
+    async fn exec(&self, action: &ExecAction, id: &str, timeout: Duration) -> Result<(), Trouble> {
         let Self::Real { runtime, .. } = self else { return Ok(()) };
-        let result = runtime.exec_wait(id, &action.command, timeout).await;
-        let result = result.map_err(|error| format!("command {:?}: {error}", action.command))?;
+        let result = match runtime.exec_wait(id, &action.command, timeout).await {
+            Ok(result) => result,
+            Err(error @ Error::Unavailable(_)) => return Err(Trouble::NotAsked(error.to_string())),
+            Err(error) => return Err(Trouble::Failed(format!("command {:?}: {error}", action.command))),
+        };
         match result.exit_code {
             0 => Ok(()),
-            code => match String::from_utf8_lossy(&result.output).trim() {
-                "" => Err(format!("command {:?} exited with {code}", action.command)),
-                said => Err(said.to_owned()),
-            },
+            code => Err(Trouble::Failed(match String::from_utf8_lossy(&result.output).trim() {
+                "" => format!("command {:?} exited with {code}", action.command),
+                said => said.to_owned(),
+            })),
         }
     }
 
@@ -210,4 +249,50 @@ fn port(port: Option<&IntOrString>, container: &Container) -> Result<u16, String
         _ => port.int_val,
     };
     u16::try_from(number).ok().filter(|port| *port > 0).ok_or_else(|| format!("{number} is not a port"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::k8s::core::v1::ProbeHandler;
+
+    use super::*;
+    use crate::runtime::fake::Fake;
+
+    /// A liveness probe by this command that needs one answer.
+    fn probe(program: &str) -> Probe {
+        let exec = Some(ExecAction { command: vec![program.into()] });
+        let handler = Some(ProbeHandler { exec, ..Default::default() });
+        Probe { handler, failure_threshold: 1, ..Default::default() }
+    }
+
+    fn prober(fake: &Fake) -> Prober {
+        Prober::Real { runtime: Arc::new(fake.clone()), node_ip: [192, 0, 2, 7].into() }
+    }
+
+    fn subject(liveness_probe: Probe) -> Subject {
+        let container = Container { name: "a".into(), liveness_probe: Some(liveness_probe), ..Default::default() };
+        Subject { container, id: "c".into(), ip: None }
+    }
+
+    /// A Docker that hung for a while had every container with an exec probe restarted.
+    #[tokio::test]
+    async fn a_runtime_that_does_not_answer_is_no_fault_of_the_container() {
+        let fake = Fake::new();
+        let ask = async |program: &str| {
+            let probe = probe(program);
+            prober(&fake).ask(&probe, &subject(probe.clone()), Duration::from_secs(1)).await
+        };
+        assert!(ask("true").await.is_ok());
+        assert!(matches!(ask("false").await, Err(Trouble::Failed(_))));
+        fake.hang(true);
+        assert!(matches!(ask("false").await, Err(Trouble::NotAsked(_))));
+    }
+
+    #[tokio::test]
+    async fn a_failed_liveness_probe_asks_no_further() {
+        let (tell, mut told) = mpsc::channel(8);
+        tokio::spawn(prober(&Fake::new()).watch(Kind::Liveness, subject(probe("false")), tell));
+        assert_eq!(told.recv().await.unwrap().verdict, Some(Verdict::Failure));
+        assert_eq!(told.recv().await, None);
+    }
 }

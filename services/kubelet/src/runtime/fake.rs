@@ -347,8 +347,13 @@ impl Runtime for Fake {
         Ok(0)
     }
 
-    async fn exec_wait(&self, _id: &str, _command: &[String], _limit: Duration) -> Result<ExecResult, Error> {
-        Ok(ExecResult::default())
+    async fn exec_wait(&self, _id: &str, command: &[String], limit: Duration) -> Result<ExecResult, Error> {
+        let is_hanging = self.0.world.lock().is_hanging;
+        if is_hanging {
+            return Err(Error::Unavailable(format!("no command was started within {limit:?}")));
+        }
+        let exit_code = i32::from(command.first().is_some_and(|program| program == "false"));
+        Ok(ExecResult { exit_code, output: Vec::new() })
     }
 
     async fn stats(&self, _id: &str) -> Result<Stats, Error> {

@@ -360,7 +360,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// The code a finished session ended with.
     async fn exit_code(&self, session: &SessionId) -> Result<i32, Error>;
 
-    /// Runs a command to its end.
+    /// Runs a command to its end. One that takes longer than `limit` is ended; where it did not even start within it,
+    /// the runtime does not answer.
     async fn exec_wait(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecResult, Error>;
 
     async fn stats(&self, id: &str) -> Result<Stats, Error>;

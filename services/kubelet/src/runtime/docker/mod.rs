@@ -36,6 +36,9 @@ use convert::{refused, tag_of};
 /// How long a single call may take; what waits for a container has its own limit.
 const CALL_SECONDS_MAX: u64 = 120;
 
+/// How long the end of a command that took too long is waited for.
+const KILL_MAX: Duration = Duration::from_secs(2);
+
 /// A Docker Engine and the pods of one node in it.
 #[derive(Clone)]
 pub struct Docker {
@@ -339,14 +342,17 @@ impl Runtime for Docker {
     async fn exec_wait(&self, id: &str, command: &[String], limit: Duration) -> Result<ExecResult, Error> {
         let streams = Streams { stdout: true, stderr: true, ..Default::default() };
         let end = tokio::time::Instant::now() + limit;
-        let late = |_| Error::Timeout { what: "the command", limit };
         let start = session::exec(&self.engine, id, command, &streams);
-        let mut session = tokio::time::timeout_at(end, start).await.map_err(late)??;
+        let started = tokio::time::timeout_at(end, start).await;
+        let mut session =
+            started.map_err(|_| Error::Unavailable(format!("no command was started within {limit:?}")))??;
         match tokio::time::timeout_at(end, session::collect(&self.engine, &mut session)).await {
             Ok(result) => result,
-            Err(elapsed) => {
-                session::kill(&self.engine, id, &session.id).await;
-                Err(late(elapsed))
+            Err(_) => {
+                // An engine that hangs must not hold up who asked.
+                let kill = session::kill(&self.engine, id, &session.id);
+                let _ = tokio::time::timeout(KILL_MAX, kill).await;
+                Err(Error::Timeout { what: "the command", limit })
             }
         }
     }

@@ -16,9 +16,10 @@ fn check(spec: Value, expected: Expect) {
     let decoded = codec::value_to_proto(message, &json!({ "metadata": { "name": "p" }, "spec": spec })).unwrap();
     assert_eq!(decoded.issues, []);
     let mut pod = Pod::decode(decoded.bytes.as_slice()).unwrap();
-    Pods.fill_in(&mut pod);
+    let strategy = Pods { lost_node_seconds: 300 };
+    strategy.fill_in(&mut pod);
     let mut causes = Causes::default();
-    Pods.validate(&pod, &mut causes);
+    strategy.validate(&pod, &mut causes);
     expected.assert_eq(&causes.lines());
 }
 

@@ -18,13 +18,14 @@ use kit::tls::{Ca, Subject, Usage};
 use proto::{
     etcdserverpb::{
         LeaseGrantRequest, LeaseKeepAliveRequest, LeaseTimeToLiveRequest, MemberListRequest, MoveLeaderRequest,
-        PutRequest, RangeRequest, WatchCreateRequest, WatchRequest, cluster_client::ClusterClient, kv_client::KvClient,
-        lease_client::LeaseClient, maintenance_client::MaintenanceClient, watch_client::WatchClient,
-        watch_request::RequestUnion,
+        PutRequest, RangeRequest, WatchCreateRequest, WatchRequest, WatchResponse, cluster_client::ClusterClient,
+        kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
+        watch_client::WatchClient, watch_request::RequestUnion,
     },
+    forestay::raft::v1::{RecognizeRequest, Route, raft_client::RaftClient},
     mvccpb::event::EventType,
 };
-use tonic::{Code, Status, transport::Endpoint};
+use tonic::{Code, Request, Status, Streaming, transport::Endpoint};
 
 fn etcdctl(fleet: &Fleet, number: usize, args: &[&str]) -> String {
     let mut command = Command::new("etcdctl");
@@ -327,9 +328,12 @@ async fn without_a_quorum_nothing_is_written_and_serializable_reads_go_on() {
     let mut fleet = Fleet::started().await;
     fleet.put(1, "k", "1").await.unwrap();
     fleet.alike().await;
+    let (mut patient, mut impatient) = (watching(&fleet, 1, false).await, watching(&fleet, 1, true).await);
     for number in [2, 3] {
         fleet.kill(number);
     }
+    let canceled = impatient.message().await.unwrap_err();
+    assert_eq!((canceled.code(), canceled.message()), (Code::Unavailable, "etcdserver: no leader"));
     let refused = fleet.put(1, "k", "2").await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
     assert!(refused.message().starts_with("etcdserver: request timed out"), "{refused}");
@@ -342,8 +346,7 @@ async fn without_a_quorum_nothing_is_written_and_serializable_reads_go_on() {
         status.leader == 0 && status.errors == ["etcdserver: no leader"]
     })
     .await;
-    let mut request =
-        tonic::Request::new(RangeRequest { key: bytes("k"), serializable: true, ..RangeRequest::default() });
+    let mut request = Request::new(RangeRequest { key: bytes("k"), serializable: true, ..RangeRequest::default() });
     request.metadata_mut().insert("hasleader", "true".parse().unwrap());
     let refused = KvClient::new(fleet.channel(1)).range(request).await.unwrap_err();
     assert_eq!((refused.code(), refused.message()), (Code::Unavailable, "etcdserver: no leader"));
@@ -352,7 +355,41 @@ async fn without_a_quorum_nothing_is_written_and_serializable_reads_go_on() {
     }
     fleet.leader().await;
     fleet.put(1, "k", "3").await.unwrap();
+    let heard = patient.message().await.unwrap().unwrap().events;
+    assert!(heard.iter().all(|event| event.kv.as_ref().unwrap().value != "1"), "{heard:?}");
     fleet.alike().await;
+}
+
+/// A watch on one key that has begun.
+async fn watching(fleet: &Fleet, number: usize, wants_leader: bool) -> Streaming<WatchResponse> {
+    let create = WatchCreateRequest { key: bytes("k"), ..WatchCreateRequest::default() };
+    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let requests = futures::StreamExt::chain(futures::stream::iter([create]), futures::stream::pending());
+    let mut request = Request::new(requests);
+    if wants_leader {
+        request.metadata_mut().insert("hasleader", "true".parse().unwrap());
+    }
+    let mut watch = WatchClient::new(fleet.channel(number)).watch(request).await.unwrap().into_inner();
+    assert!(watch.message().await.unwrap().unwrap().created);
+    watch
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_for_another_store_or_another_member_is_refused() {
+    let fleet = Fleet::started().await;
+    let header = fleet.status(1).await.unwrap().header.unwrap();
+    let peer = Endpoint::from_shared(fleet.peer_url(1)).unwrap().connect_lazy();
+    let right = Route { cluster_id: header.cluster_id, from_member: 1, to_member: header.member_id };
+    let ask = async |route| {
+        let asked = RaftClient::new(peer.clone()).recognize(RecognizeRequest { route: Some(route) }).await;
+        asked.map(|answer| answer.into_inner().published)
+    };
+    assert!(!ask(right).await.unwrap());
+    let elsewhere = ask(Route { cluster_id: 1, ..right }).await.unwrap_err();
+    assert_eq!(elsewhere.code(), Code::FailedPrecondition);
+    assert!(elsewhere.message().contains("the request is for the cluster 1:"), "{elsewhere}");
+    let astray = ask(Route { to_member: 1, ..right }).await.unwrap_err();
+    assert!(astray.message().contains("the request is for member 1:"), "{astray}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -317,14 +317,16 @@ async fn pods_leave_a_node_whose_kubelet_is_dead_each_after_as_long_as_it_tolera
     client.create(&pinned("plain", "kubernetes.io/hostname", "m2")).await.unwrap();
     client.create(&tolerating("brief", Some(1))).await.unwrap();
     client.create(&tolerating("eternal", None)).await.unwrap();
-    client.create(&controller(4)).await.unwrap();
+    // More than what evens out the pinned ones: each node gets some.
+    const REPLICAS: usize = 10;
+    client.create(&controller(REPLICAS as i32)).await.unwrap();
     let ready_on = |name: &'static str| async move {
         let pods = pods_of(client, "app=web").await;
         let is_ready = |pod: &&Pod| model::pod::is_ready(pod) && !model::pod::is_deleting(pod);
         pods.iter().filter(is_ready).filter(|pod| node_of(pod) == name).count()
     };
     eventually("both nodes run some of them", || async {
-        (ready_on("n1").await + ready_on("m2").await == 4 && ready_on("m2").await > 0).then_some(())
+        (ready_on("n1").await + ready_on("m2").await == REPLICAS && ready_on("m2").await > 0).then_some(())
     })
     .await;
     eventually("the pinned ones run", || async {
@@ -352,7 +354,7 @@ async fn pods_leave_a_node_whose_kubelet_is_dead_each_after_as_long_as_it_tolera
     let (brief, plain) = (evicted_at("brief").await, evicted_at("plain").await);
     // Timestamps are whole seconds.
     assert!((6..=30).contains(&(plain - brief)), "brief left at {brief}, plain at {plain}");
-    eventually("all run on the node that is left", || async { (ready_on("n1").await == 4).then_some(()) }).await;
+    eventually("all run on the node that is left", || async { (ready_on("n1").await == REPLICAS).then_some(()) }).await;
     let eternal = client.get::<Pod>("default", "eternal").await.unwrap();
     assert!(!model::pod::is_deleting(&eternal), "it tolerates silence for ever");
     assert!(!model::pod::is_ready(&eternal), "nobody knows whether it answers");

@@ -350,7 +350,8 @@ pub fn busybox(dir: &Path) -> Vec<u8> {
 fn import_busybox(engine: &Engine) {
     let archive = engine.dir.join("busybox.tar");
     fs::write(&archive, busybox(&engine.dir)).unwrap();
-    assert!(engine.docker(&["import", &archive.display().to_string(), IMAGE]).status.success());
+    let imported = engine.docker(&["import", &archive.display().to_string(), IMAGE]);
+    assert!(imported.status.success(), "import the image: {}", String::from_utf8_lossy(&imported.stderr));
 }
 
 /// A pod whose containers each run a shell script.

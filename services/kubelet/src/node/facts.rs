@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(meminfo_in(text, "SwapTotal"), 0);
     }
 
-    /// A disk of 252 GB with 12 GB left kept every pod waiting, while images and logs had all the room they need.
+    /// 12 GB left of 252 are less than a twentieth, and room enough: no pod must wait for more.
     #[test]
     fn a_disk_is_pressed_by_what_is_left_of_it() {
         const GIB: u64 = 1 << 30;

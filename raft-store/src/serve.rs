@@ -10,6 +10,7 @@ mod watch;
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use kit::life::Shutdown;
 use proto::etcdserverpb::{
     cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
     maintenance_server::MaintenanceServer, watch_server::WatchServer,
@@ -20,7 +21,10 @@ use tonic::{
     Request, Status,
     metadata::MetadataMap,
     service::{Interceptor, Routes, RoutesBuilder, interceptor::InterceptedService},
-    transport::{Server, server::TcpIncoming},
+    transport::{
+        Server,
+        server::{Router, TcpIncoming},
+    },
 };
 
 pub(crate) use peer::PeerDoor;
@@ -54,16 +58,7 @@ impl Node {
             .initial_connection_window_size(4 << 20)
             .tcp_nodelay(true)
             .add_routes(routes);
-        let stop = shutdown.clone();
-        let stop = async move { stop.triggered().await };
-        match tls {
-            Some(tls) => server.serve_with_incoming_shutdown(kit::grpc::accept(listener, tls, shutdown), stop).await,
-            None => {
-                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-                server.serve_with_incoming_shutdown(incoming, stop).await
-            }
-        }
-        .context("serve the store")
+        until_stopped(server, listener, tls, shutdown).await.context("serve the store")
     }
 
     async fn routes(&self) -> anyhow::Result<Routes> {
@@ -90,6 +85,24 @@ impl Node {
             .add_service(InterceptedService::new(ClusterServer::new(door.clone()), led))
             .add_service(MaintenanceServer::new(door));
         Ok(routes.routes())
+    }
+}
+
+/// Answers on `listener` until `shutdown`: over mutual TLS, or plainly without it.
+async fn until_stopped(
+    server: Router,
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    shutdown: Shutdown,
+) -> Result<(), tonic::transport::Error> {
+    let stop = shutdown.clone();
+    let stop = async move { stop.triggered().await };
+    match tls {
+        Some(tls) => server.serve_with_incoming_shutdown(kit::grpc::accept(listener, tls, shutdown), stop).await,
+        None => {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            server.serve_with_incoming_shutdown(incoming, stop).await
+        }
     }
 }
 

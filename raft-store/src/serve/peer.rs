@@ -19,10 +19,7 @@ use proto::forestay::raft::v1::{
 };
 use rustls::ServerConfig;
 use tokio::{net::TcpListener, sync::mpsc};
-use tonic::{
-    Request, Response, Status, Streaming,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 use super::Answers;
 use crate::{
@@ -68,16 +65,7 @@ impl PeerDoor {
             .initial_connection_window_size(8 << 20)
             .tcp_nodelay(true)
             .add_service(service);
-        let stop = shutdown.clone();
-        let stop = async move { stop.triggered().await };
-        match tls {
-            Some(tls) => server.serve_with_incoming_shutdown(kit::grpc::accept(listener, tls, shutdown), stop).await,
-            None => {
-                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-                server.serve_with_incoming_shutdown(incoming, stop).await
-            }
-        }
-        .context("serve the other members")
+        super::until_stopped(server, listener, tls, shutdown).await.context("serve the other members")
     }
 
     fn check(&self, route: Option<&Route>) -> Result<u64, Status> {

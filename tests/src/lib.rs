@@ -9,7 +9,7 @@ use std::{future::Future, time::Duration};
 use client::{Client, Selection};
 use proto::{
     Kind,
-    k8s::core::v1::{Event, Node, Pod, ReplicationController},
+    k8s::core::v1::{Event, Node, Pod},
 };
 
 /// Longest wait for any condition: far beyond what a loaded machine needs, so that only a failure meets it.
@@ -64,22 +64,4 @@ pub async fn scene(client: &Client) -> String {
         told.push(format!("event {}: {}", event.reason, event.message));
     }
     told.join("\n")
-}
-
-/// Asks the ReplicationController `web` for so many pods; its controller writes its status meanwhile: a conflict means to
-/// read again.
-///
-/// # Panics
-/// Where the API refuses.
-pub async fn resize(client: &Client, replicas: i32) {
-    eventually("the controller is resized", || async {
-        let mut wanted = client.get::<ReplicationController>("default", "web").await.unwrap();
-        wanted.spec.as_mut().unwrap().replicas = Some(replicas);
-        match client.update(&wanted).await {
-            Ok(_) => Some(()),
-            Err(error) if error.is_conflict() => None,
-            Err(error) => panic!("{error}"),
-        }
-    })
-    .await;
 }

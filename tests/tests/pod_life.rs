@@ -15,7 +15,7 @@ use proto::{
         meta::v1::{DeleteOptions, ObjectMeta},
     },
 };
-use tests::{PATIENCE, cluster::Cluster, eventually, resize, scene, within};
+use tests::{PATIENCE, cluster::Cluster, eventually, scene, within};
 
 fn labels() -> BTreeMap<String, String> {
     [("app".to_owned(), "web".to_owned())].into()
@@ -101,7 +101,17 @@ async fn a_replication_controller_becomes_ready_pods_behind_a_service() {
 
     // Shrunk and grown.
     for replicas in [1, 4] {
-        resize(client, replicas).await;
+        // The controller writes its status meanwhile: a conflict means to read again.
+        eventually("the controller is resized", || async {
+            let mut wanted = client.get::<ReplicationController>("default", "web").await.unwrap();
+            wanted.spec.as_mut().unwrap().replicas = Some(replicas);
+            match client.update(&wanted).await {
+                Ok(_) => Some(()),
+                Err(error) if error.is_conflict() => None,
+                Err(error) => panic!("{error}"),
+            }
+        })
+        .await;
         ready(client, replicas as usize).await;
     }
     cluster.stop().await.unwrap();
